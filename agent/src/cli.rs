@@ -1,0 +1,1 @@
+//! What can be typed: flags, environment and verbs. Nothing here does anything.

@@ -1,0 +1,1 @@
+//! The agent's own configuration: typed, checked, free of the command line.

@@ -1,0 +1,1 @@
+//! The real data path: aya programs, pinned maps and links.

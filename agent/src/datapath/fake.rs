@@ -1,0 +1,1 @@
+//! A data path in memory, for tests of pure logic.

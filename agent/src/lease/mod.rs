@@ -1,0 +1,1 @@
+//! Pure lease logic: which subnet to claim, and when to renew.

@@ -1,0 +1,3 @@
+//! The `weft` binary: parse, run, say how it went.
+
+fn main() {}

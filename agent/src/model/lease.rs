@@ -1,0 +1,134 @@
+//! Leases as the store has them.
+
+use std::{collections::BTreeMap, fmt, net::IpAddr};
+
+use super::net::{Mac, Subnet, Vni};
+
+/// A position in the store's history.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Revision(pub i64);
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What a node says of itself in its lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseAttrs {
+    /// The address that the node's tunnel packets come from and go to.
+    pub public_ip: IpAddr,
+    /// How the node is reached.
+    pub backend: Backend,
+}
+
+/// `BackendType` and `BackendData` of a lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// A VXLAN tunnel end.
+    Vxlan {
+        /// The node's VNI. Nodes agree on it by configuration; it is not compared.
+        vni: Vni,
+        /// MAC of the node's `flannel.<VNI>`.
+        vtep_mac: Mac,
+    },
+    /// Any other backend, by its name: no peer of ours, but its subnet is taken.
+    Other(String),
+}
+
+/// A node's claim on a subnet, as the store has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// What is claimed.
+    pub subnet: Subnet,
+    /// Who claims it.
+    pub attrs: LeaseAttrs,
+    /// The store's lease that keeps the key alive; `None` for a reservation, which has no end.
+    pub store_lease: Option<i64>,
+    /// When the key was last written.
+    pub modified: Revision,
+}
+
+/// A key under the prefix that is no lease that we can read. It never affects another record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejected {
+    /// The subnet, when at least the key could be read: it is taken, whoever holds it.
+    pub subnet: Option<Subnet>,
+    /// What is wrong, for the operator.
+    pub why: String,
+}
+
+/// All leases at one revision.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Where a watch must go on.
+    pub revision: Revision,
+    /// Readable leases by subnet, our own included.
+    pub leases: BTreeMap<Subnet, Lease>,
+    /// Unreadable records by key.
+    pub rejected: BTreeMap<String, Rejected>,
+}
+
+/// One change after a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LeaseEvent {
+    /// A lease was written.
+    Put(Lease),
+    /// A record was written that is no lease that we can read.
+    Reject {
+        /// Its key.
+        key: String,
+        /// What is wrong with it.
+        rejected: Rejected,
+        /// When.
+        at: Revision,
+    },
+    /// A key went: its lease or rejected record is no more.
+    Gone {
+        /// The key that went.
+        key: String,
+        /// The subnet that the key named, if it named one.
+        subnet: Option<Subnet>,
+        /// When.
+        at: Revision,
+    },
+}
+
+impl Snapshot {
+    /// Follows one event.
+    pub fn apply(&mut self, event: LeaseEvent, key_of: impl Fn(Subnet) -> String) {
+        let at = match event {
+            LeaseEvent::Put(lease) => {
+                let at = lease.modified;
+                self.rejected.remove(&key_of(lease.subnet));
+                self.leases.insert(lease.subnet, lease);
+                at
+            }
+            LeaseEvent::Reject { key, rejected, at } => {
+                if let Some(subnet) = rejected.subnet {
+                    self.leases.remove(&subnet);
+                }
+                self.rejected.insert(key, rejected);
+                at
+            }
+            LeaseEvent::Gone { key, subnet, at } => {
+                if let Some(subnet) = subnet {
+                    self.leases.remove(&subnet);
+                }
+                self.rejected.remove(&key);
+                at
+            }
+        };
+        self.revision = self.revision.max(at);
+    }
+}
+
+/// What this node asks of the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// What to publish.
+    pub attrs: LeaseAttrs,
+    /// The subnet that `subnet.env` named at the last run.
+    pub previous: Option<Subnet>,
+}

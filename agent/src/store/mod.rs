@@ -1,0 +1,107 @@
+//! The first seam: where leases live.
+
+use std::future::Future;
+
+use futures::Stream;
+
+use crate::model::{
+    lease::{Claim, Lease, LeaseEvent, Revision, Snapshot},
+    net::Subnet,
+    network::NetworkConfig,
+};
+
+pub mod etcd;
+#[cfg(any(test, feature = "fakes"))]
+pub mod memory;
+
+/// What can go wrong with the store, as far as a caller acts on it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The network config is not there yet.
+    #[error(
+        "the network config `{key}` is not in the store: write it with `etcdctl put {key} '{{ \"Network\": \"10.42.0.0/16\", \"Backend\": {{\"Type\": \"vxlan\"}}}}'`"
+    )]
+    ConfigMissing {
+        /// Where it should be.
+        key: String,
+    },
+    /// The network config is there and cannot be used.
+    #[error("the network config `{key}` cannot be used: {why}")]
+    ConfigInvalid {
+        /// Where it is.
+        key: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Every subnet of the range is taken.
+    #[error(
+        "no free subnet between {min} and {max}: remove dead leases or widen the network config"
+    )]
+    NoFreeSubnet {
+        /// First of the range.
+        min: Subnet,
+        /// Last of the range.
+        max: Subnet,
+    },
+    /// The lease is no longer ours.
+    #[error("the lease of {subnet} is lost: {why}")]
+    LeaseLost {
+        /// What was leased.
+        subnet: Subnet,
+        /// How it was lost.
+        why: String,
+    },
+    /// The watch cannot go on from where it was: read a snapshot.
+    #[error("the store's history was compacted up to revision {0}")]
+    Compacted(Revision),
+    /// The store does not answer, or not now.
+    #[error("the store at {endpoints} is not available: {why}")]
+    Unavailable {
+        /// Who was asked.
+        endpoints: String,
+        /// What it said.
+        why: String,
+    },
+    /// The store answers and refuses.
+    #[error("the store refuses: {why}")]
+    Refused {
+        /// What it said, with the remedy where one is known.
+        why: String,
+    },
+}
+
+/// Where leases live. Keys and values are flannel's, byte for byte.
+pub trait LeaseStore: Send + Sync + 'static {
+    /// Changes after a snapshot. The stream ends with an error, or when the store closes it; then
+    /// a snapshot must be read.
+    type Events: Stream<Item = Result<LeaseEvent, StoreError>> + Send + Unpin;
+
+    /// Reads and checks the network config.
+    fn network(&self) -> impl Future<Output = Result<NetworkConfig, StoreError>> + Send;
+
+    /// Reads every lease at one revision.
+    fn snapshot(&self) -> impl Future<Output = Result<Snapshot, StoreError>> + Send;
+
+    /// Follows the leases from the revision after `after`.
+    fn watch(
+        &self,
+        after: Revision,
+    ) -> impl Future<Output = Result<Self::Events, StoreError>> + Send;
+
+    /// Chooses a subnet as flannel does (own by address, then the previous one, then a free one)
+    /// and takes it by compare-and-swap. Never overlaps another lease.
+    fn claim(
+        &self,
+        config: &NetworkConfig,
+        claim: &Claim,
+    ) -> impl Future<Output = Result<Lease, StoreError>> + Send;
+
+    /// Keeps the lease alive. A reservation needs nothing.
+    fn renew(&self, lease: &Lease) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Gives the lease back, if it is still ours.
+    fn release(&self, lease: &Lease) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// The key of a subnet's lease.
+    fn key_of(&self, subnet: Subnet) -> String;
+}

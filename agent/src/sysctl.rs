@@ -1,0 +1,1 @@
+//! The kernel's switches that the agent reads or turns.

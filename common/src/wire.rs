@@ -1,0 +1,259 @@
+//! The overlay on the wire: sizes, constants and the arithmetic of the outer headers.
+
+/// Ethernet header.
+pub const ETH_LEN: usize = 14;
+/// IPv4 header without options.
+pub const IPV4_LEN: usize = 20;
+/// UDP header.
+pub const UDP_LEN: usize = 8;
+/// VXLAN header (RFC 7348 section 5).
+pub const VXLAN_LEN: usize = 8;
+/// What the overlay adds to a packet on an IPv4 underlay: outer IPv4, UDP, VXLAN, inner Ethernet.
+pub const OVERHEAD: usize = IPV4_LEN + UDP_LEN + VXLAN_LEN + ETH_LEN;
+
+/// EtherType of IPv4.
+pub const ETHERTYPE_IPV4: u16 = 0x0800;
+/// IP protocol numbers.
+pub const PROTO_ICMP: u8 = 1;
+/// TCP.
+pub const PROTO_TCP: u8 = 6;
+/// UDP.
+pub const PROTO_UDP: u8 = 17;
+/// DCCP: ports where UDP has them.
+pub const PROTO_DCCP: u8 = 33;
+/// SCTP: ports where UDP has them.
+pub const PROTO_SCTP: u8 = 132;
+/// UDP-Lite: ports where UDP has them.
+pub const PROTO_UDPLITE: u8 = 136;
+/// The VXLAN flag that says the VNI is valid.
+pub const VXLAN_FLAG_VNI: u8 = 0x08;
+/// The kernel's default UDP port for VXLAN, and so flannel's.
+pub const DEFAULT_PORT: u16 = 8472;
+/// "More fragments" and the fragment offset.
+pub const FRAGMENT_BITS: u16 = 0x3fff;
+
+/// What the outer headers of one packet depend on. Addresses and MACs are in network order.
+#[derive(Clone, Copy, Debug)]
+pub struct Outer {
+    /// Our VTEP address.
+    pub source: [u8; 4],
+    /// The peer's VTEP address.
+    pub destination: [u8; 4],
+    /// Source port, host order.
+    pub source_port: u16,
+    /// Destination port, network order.
+    pub port: [u8; 2],
+    /// Network identifier.
+    pub vni: u32,
+    /// Our VTEP MAC.
+    pub source_mac: [u8; 6],
+    /// The peer's VTEP MAC.
+    pub destination_mac: [u8; 6],
+    /// Length of the inner IP packet, in bytes. Only its low 16 bits reach the headers.
+    pub inner_len: u32,
+    /// TOS byte of the inner packet.
+    pub inner_tos: u8,
+    /// TTL of the outer packet.
+    pub ttl: u8,
+    /// Identification of the outer packet.
+    pub id: u16,
+}
+
+/// The outer ECN bits for an inner TOS byte, DSCP zero: the kernel's `INET_ECN_encapsulate` over a
+/// TOS of 0 (CE inside becomes ECT(0) outside).
+#[must_use]
+#[inline(always)]
+pub const fn outer_tos(inner_tos: u8) -> u8 {
+    match inner_tos & 3 {
+        3 => 2,
+        ecn => ecn,
+    }
+}
+
+/// What decapsulation makes of the inner TOS byte (the kernel's `INET_ECN_decapsulate`).
+/// `None`: outer CE over an inner packet that is not ECN-capable, which the kernel drops.
+#[must_use]
+#[inline(always)]
+pub const fn merged_tos(outer_tos: u8, inner_tos: u8) -> Option<u8> {
+    match (outer_tos & 3, inner_tos & 3) {
+        (3, 0) => None,
+        (3, _) => Some(inner_tos | 3),
+        (1, 2) => Some((inner_tos & !3) | 1),
+        _ => Some(inner_tos),
+    }
+}
+
+/// The kernel's source port for a flow hash over an inclusive range, `udp_flow_src_port`.
+#[must_use]
+#[inline(always)]
+pub const fn source_port(hash: u32, min: u32, max: u32) -> u16 {
+    let mixed = hash ^ (hash << 16);
+    let span = max.wrapping_sub(min);
+    let port = (((mixed as u64) * (span as u64)) >> 32) as u32 + min;
+    (port & 0xffff) as u16
+}
+
+/// Folds a sum of 16-bit words to the one's complement checksum.
+#[must_use]
+#[inline(always)]
+pub const fn fold(sum: u32) -> u16 {
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    !((sum & 0xffff) as u16)
+}
+
+/// Sum of the ten 16-bit words of an option-less IPv4 header.
+#[must_use]
+#[inline(always)]
+pub fn ipv4_sum(header: &[u8; IPV4_LEN]) -> u32 {
+    let mut sum = 0u32;
+    let mut word = 0;
+    while word < IPV4_LEN / 2 {
+        sum += u16::from_be_bytes([header[word * 2], header[word * 2 + 1]]) as u32;
+        word += 1;
+    }
+    sum
+}
+
+/// Checksum of an IPv4 header after one 16-bit word of it changed (RFC 1624, equation 3).
+#[must_use]
+#[inline(always)]
+pub const fn updated_checksum(checksum: u16, old: u16, new: u16) -> u16 {
+    fold((!checksum as u32) + (!old as u32) + (new as u32))
+}
+
+/// The 50 bytes from the outer IPv4 header to the end of the inner Ethernet header.
+#[must_use]
+#[inline(always)]
+pub fn outer_headers(o: &Outer) -> [u8; OVERHEAD] {
+    let mut b = [0u8; OVERHEAD];
+    let ip_len = ((o.inner_len + OVERHEAD as u32) as u16).to_be_bytes();
+    let udp_len = ((o.inner_len + (OVERHEAD - IPV4_LEN) as u32) as u16).to_be_bytes();
+    let id = o.id.to_be_bytes();
+    b[0] = 0x45;
+    b[1] = outer_tos(o.inner_tos);
+    b[2] = ip_len[0];
+    b[3] = ip_len[1];
+    b[4] = id[0];
+    b[5] = id[1];
+    b[8] = o.ttl;
+    b[9] = PROTO_UDP;
+    let mut i = 0;
+    while i < 4 {
+        b[12 + i] = o.source[i];
+        b[16 + i] = o.destination[i];
+        i += 1;
+    }
+    let mut sum = 0u32;
+    let mut word = 0;
+    while word < IPV4_LEN / 2 {
+        sum += u16::from_be_bytes([b[word * 2], b[word * 2 + 1]]) as u32;
+        word += 1;
+    }
+    let checksum = fold(sum).to_be_bytes();
+    b[10] = checksum[0];
+    b[11] = checksum[1];
+
+    let source_port = o.source_port.to_be_bytes();
+    b[20] = source_port[0];
+    b[21] = source_port[1];
+    b[22] = o.port[0];
+    b[23] = o.port[1];
+    b[24] = udp_len[0];
+    b[25] = udp_len[1];
+    // The UDP checksum stays zero: allowed on IPv4, and accepted by every receiver.
+    let vni = o.vni.to_be_bytes();
+    b[28] = VXLAN_FLAG_VNI;
+    b[32] = vni[1];
+    b[33] = vni[2];
+    b[34] = vni[3];
+    i = 0;
+    while i < 6 {
+        b[36 + i] = o.destination_mac[i];
+        b[42 + i] = o.source_mac[i];
+        i += 1;
+    }
+    b[48] = 0x08;
+    b
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ecn_out_follows_the_kernel() {
+        for (inner, outer) in [(0, 0), (1, 1), (2, 2), (3, 2)] {
+            assert_eq!(outer_tos(inner), outer);
+            assert_eq!(outer_tos(0xb8 | inner), outer, "DSCP must not leak");
+        }
+    }
+
+    #[test]
+    fn ecn_in_follows_the_kernel() {
+        // Rows: outer; columns: inner 0..3 (include/net/inet_ecn.h, __INET_ECN_decapsulate).
+        let table: [[Option<u8>; 4]; 4] = [
+            [Some(0), Some(1), Some(2), Some(3)],
+            [Some(0), Some(1), Some(1), Some(3)],
+            [Some(0), Some(1), Some(2), Some(3)],
+            [None, Some(3), Some(3), Some(3)],
+        ];
+        for (outer, row) in (0u8..).zip(table) {
+            for (inner, want) in (0u8..).zip(row) {
+                assert_eq!(
+                    merged_tos(outer, inner),
+                    want,
+                    "outer {outer} inner {inner}"
+                );
+                assert_eq!(merged_tos(outer, 0x28 | inner), want.map(|t| t | 0x28));
+            }
+        }
+    }
+
+    #[test]
+    fn source_ports_stay_in_range() {
+        for hash in [0, 1, 0xffff, 0x1234_5678, u32::MAX] {
+            let port = u32::from(source_port(hash, 32768, 60999));
+            assert!((32768..=60999).contains(&port), "{hash:#x} gave {port}");
+        }
+    }
+
+    #[test]
+    fn an_updated_checksum_is_the_recomputed_one() {
+        let mut header = [
+            0x45, 0x10, 0x00, 0x54, 0x12, 0x34, 0x40, 0x00, 0x40, 0x01, 0, 0, 10, 1, 2, 3, 10, 4,
+            5, 6,
+        ];
+        let sum = fold(ipv4_sum(&header));
+        header[10..12].copy_from_slice(&sum.to_be_bytes());
+        assert_eq!(fold(ipv4_sum(&header)), 0);
+        let new = updated_checksum(sum, 0x4001, 0x3f01);
+        header[8] = 0x3f;
+        header[10..12].copy_from_slice(&new.to_be_bytes());
+        assert_eq!(fold(ipv4_sum(&header)), 0);
+    }
+
+    #[test]
+    fn outer_headers_are_what_flannel_sends() {
+        let b = outer_headers(&Outer {
+            source: [192, 0, 2, 1],
+            destination: [192, 0, 2, 2],
+            source_port: 40000,
+            port: 8472u16.to_be_bytes(),
+            vni: 1,
+            source_mac: [2, 0, 0, 0, 0, 1],
+            destination_mac: [2, 0, 0, 0, 0, 2],
+            inner_len: 84,
+            inner_tos: 0xb8,
+            ttl: 64,
+            id: 0x0102,
+        });
+        let ip: [u8; 20] = b[..20].try_into().unwrap();
+        assert_eq!(fold(ipv4_sum(&ip)), 0);
+        assert_eq!(&b[..4], &[0x45, 0, 0, 134]);
+        assert_eq!(&b[6..10], &[0, 0, 64, 17]);
+        assert_eq!(&b[20..28], &[0x9c, 0x40, 0x21, 0x18, 0, 114, 0, 0]);
+        assert_eq!(&b[28..36], &[8, 0, 0, 0, 0, 0, 1, 0]);
+        assert_eq!(&b[36..], &[2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0]);
+    }
+}

@@ -1,0 +1,2 @@
+//! The logic of the programs.
+#![no_std]

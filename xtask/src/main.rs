@@ -1,0 +1,3 @@
+//! `cargo xtask`: set-up, run, demo, test, lint, tidy, ci.
+
+fn main() {}
