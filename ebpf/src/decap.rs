@@ -1,0 +1,111 @@
+//! The way in by the uplink: a tunnel packet for us.
+
+use weft_common::{
+    settings::DatapathSettings,
+    stats::Reason,
+    wire::{
+        ETH_LEN, IPV4_LEN, OVERHEAD, PROTO_UDP, UDP_LEN, VXLAN_FLAG_VNI, VXLAN_LEN, merged_tos,
+    },
+};
+
+use crate::{
+    deliver, guard, maps,
+    packet::Packet,
+    parse::{Frame, HEADERS, Ipv4},
+    verdict::Verdict,
+};
+
+/// Everything behind the outer IPv4 header that the program reads: UDP, VXLAN, inner Ethernet and
+/// inner IPv4 header.
+const TUNNEL: usize = UDP_LEN + VXLAN_LEN + ETH_LEN + IPV4_LEN;
+/// Where the inner packet's transport header starts.
+const INNER_TRANSPORT: usize = HEADERS + TUNNEL;
+
+/// Takes the packet, or says why it goes on or is dropped.
+#[inline(always)]
+pub fn from_uplink(packet: &Packet<'_>) -> Result<Verdict, Reason> {
+    let settings = maps::settings().ok_or(Reason::NotReady)?;
+    if settings.ready == 0 {
+        return Err(Reason::NotReady);
+    }
+    let frame = Frame::read(packet)?;
+    let outer = frame.ip();
+    if outer.destination() != settings.vtep_addr || outer.protocol() != PROTO_UDP {
+        return Err(Reason::NotOverlay);
+    }
+    // A piece of an outer packet: the kernel puts them together, and `from_overlay` guards again.
+    // Whether it belongs to the overlay shows only in the first piece, so none is dropped here.
+    if outer.is_fragment() {
+        return Err(Reason::Fragment);
+    }
+    if outer.version_ihl() != 0x45 {
+        return Err(Reason::IpOptions);
+    }
+    let port = packet.read::<2>(HEADERS + 2).ok_or(Reason::NotOverlay)?;
+    if port != settings.port {
+        return Err(Reason::NotOverlay);
+    }
+    let tunnel = packet.read::<TUNNEL>(HEADERS).ok_or(Reason::BadHeader)?;
+    take(packet, settings, &outer, &tunnel)
+}
+
+#[inline(always)]
+fn take(
+    packet: &Packet<'_>,
+    settings: &DatapathSettings,
+    outer: &Ipv4,
+    tunnel: &[u8; TUNNEL],
+) -> Result<Verdict, Reason> {
+    let vni = u32::from_be_bytes([tunnel[12], tunnel[13], tunnel[14], tunnel[15]]);
+    let flags = u32::from_be_bytes([tunnel[8], tunnel[9], tunnel[10], tunnel[11]]);
+    if flags != u32::from(VXLAN_FLAG_VNI) << 24 || vni != settings.vni << 8 {
+        return Err(Reason::OtherVxlan);
+    }
+    if !packet.is_for_host() || tunnel[16..22] != settings.vtep_mac {
+        return Err(Reason::OtherMac);
+    }
+    if tunnel[28] != 0x08 || tunnel[29] != 0x00 {
+        return Err(Reason::NotIpv4);
+    }
+    let mut inner = Ipv4 {
+        bytes: [0; IPV4_LEN],
+    };
+    inner
+        .bytes
+        .copy_from_slice(&tunnel[UDP_LEN + VXLAN_LEN + ETH_LEN..]);
+    if inner.version_ihl() >> 4 != 4 {
+        return Err(Reason::BadHeader);
+    }
+    guard::admit_tunnelled(
+        settings,
+        outer.source(),
+        inner.source(),
+        inner.destination(),
+    )?;
+    if packet.gso_size() != 0 {
+        return Err(Reason::Aggregate);
+    }
+
+    let bytes = packet.len();
+    let outer_len = bytes.wrapping_sub(ETH_LEN as u32);
+    let udp_len = u32::from(u16::from_be_bytes([tunnel[4], tunnel[5]]));
+    if outer.total_len() != outer_len
+        || udp_len != outer_len.wrapping_sub(IPV4_LEN as u32)
+        || !outer.checksum_holds()
+    {
+        return Err(Reason::BadHeader);
+    }
+    let available = outer_len.wrapping_sub(OVERHEAD as u32);
+    let endpoint = deliver::receiver(settings, packet, &inner, available, INNER_TRANSPORT)?;
+    let tos = merged_tos(outer.tos(), inner.tos()).ok_or(Reason::EcnConflict)?;
+    // Shrink first, write after: a refusal leaves the packet as it came.
+    if !packet.shrink() {
+        return Err(Reason::HelperRefused);
+    }
+    let action = deliver::deliver(packet, endpoint, &inner, tos);
+    Ok(Verdict {
+        action,
+        aggregate: false,
+        bytes,
+    })
+}

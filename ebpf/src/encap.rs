@@ -1,0 +1,137 @@
+//! The way out: a container's packet to a peer's subnet.
+
+use weft_common::{
+    endpoint::ENDPOINT_HOOKED,
+    peer::PEER_FAST,
+    settings::{DatapathSettings, FAST_PATH},
+    stats::Reason,
+    wire::{ETH_LEN, OVERHEAD, Outer, outer_headers, source_port},
+};
+
+use crate::{
+    flow::{Local, require_unrecorded},
+    guard, maps,
+    packet::{Packet, random},
+    parse::{Frame, HEADERS, segment_len},
+    record::{Tracking, tracking_of},
+    verdict::Verdict,
+};
+
+/// Note on a packet for the overlay that a port's program has passed on: what meets the bridge
+/// or the overlay device without it was rewritten on its way.
+pub const PASSED_OVERLAY: u32 = 0x7765;
+/// The largest length that an IPv4 header can state.
+const MAX_IP_LEN: u32 = 0xffff;
+/// Bytes written in one go behind the outer Ethernet header: the outer headers and the first
+/// three words of the inner IPv4 header, which hold the TTL and the checksum.
+const STORE: usize = OVERHEAD + 12;
+
+/// Where the program hangs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// A port of a bridge.
+    Port,
+    /// The bridge itself, for what came in by a port without a program.
+    Bridge,
+}
+
+/// Takes the packet, or says why not. Leaves a note on what it passes on.
+#[inline(always)]
+pub fn from_container(packet: &Packet<'_>, place: Place) -> Result<Verdict, Reason> {
+    let mut overlay = false;
+    let outcome = take(packet, place, &mut overlay);
+    if place == Place::Port && outcome.is_err() {
+        packet.set_tc_index(if overlay { PASSED_OVERLAY } else { 0 });
+    }
+    outcome
+}
+
+#[inline(always)]
+fn take(packet: &Packet<'_>, place: Place, overlay: &mut bool) -> Result<Verdict, Reason> {
+    let settings = maps::settings().ok_or(Reason::NotReady)?;
+    if settings.ready == 0 {
+        return Err(Reason::NotReady);
+    }
+    let frame = Frame::read(packet)?;
+    let ip = frame.ip();
+    let peer = maps::peer_of(ip.destination()).ok_or(Reason::NotOverlay)?;
+    *overlay = true;
+    if maps::is_local(ip.source()) {
+        return Err(Reason::HostTraffic);
+    }
+    if !guard::is_ours(settings, ip.source()) {
+        return Err(Reason::ForeignSource);
+    }
+    let bytes = packet.len();
+    ip.require_plain(bytes.wrapping_sub(ETH_LEN as u32))?;
+    let segment = segment_len(packet, &ip, HEADERS).ok_or(Reason::OtherAggregate)?;
+    if segment > settings.mtu || segment > peer.mtu || bytes + OVERHEAD as u32 > MAX_IP_LEN {
+        return Err(Reason::TooBig);
+    }
+
+    if settings.flags & FAST_PATH == 0 {
+        return Err(Reason::FastPathOff);
+    }
+    if peer.flags & PEER_FAST == 0 {
+        return Err(Reason::PeerKernelOnly);
+    }
+    let endpoint = maps::endpoint(ip.source()).ok_or(Reason::NoSourceEndpoint)?;
+    if frame.destination_mac() != endpoint.bridge_mac {
+        return Err(Reason::OtherMac);
+    }
+    let in_place = match place {
+        Place::Port => endpoint.ifindex == packet.ifindex(),
+        Place::Bridge => {
+            endpoint.bridge == packet.ifindex() && endpoint.flags & ENDPOINT_HOOKED == 0
+        }
+    };
+    if !in_place || frame.source_mac() != endpoint.mac {
+        return Err(Reason::WrongPort);
+    }
+    // Bridge netfilter runs before the bridge's own hook: what it rewrote is the stack's.
+    if place == Place::Bridge && tracking_of(packet) != Tracking::None {
+        return Err(Reason::RecordedFlow);
+    }
+    require_unrecorded(packet, &ip, HEADERS, Local::Source)?;
+
+    let headers = outer_headers(&outer(settings, peer.vtep_addr, peer.vtep_mac, packet, &ip));
+    let aggregate = packet.gso_size() != 0;
+    // Grow first, write after: a refusal leaves the packet as it came.
+    if !packet.grow() {
+        return Err(Reason::HelperRefused);
+    }
+    let inner = ip.forwarded(ip.tos());
+    let mut store = [0u8; STORE];
+    store[..OVERHEAD].copy_from_slice(&headers);
+    store[OVERHEAD..].copy_from_slice(&inner.bytes[..12]);
+    packet.write(ETH_LEN, &store);
+    let action = packet.send(peer.ifindex, peer.gateway);
+    Ok(Verdict {
+        action,
+        aggregate,
+        bytes,
+    })
+}
+
+#[inline(always)]
+fn outer(
+    settings: &DatapathSettings,
+    vtep_addr: [u8; 4],
+    vtep_mac: [u8; 6],
+    packet: &Packet<'_>,
+    ip: &crate::parse::Ipv4,
+) -> Outer {
+    Outer {
+        source: settings.vtep_addr,
+        destination: vtep_addr,
+        source_port: source_port(packet.hash(), settings.port_min, settings.port_max),
+        port: settings.port,
+        vni: settings.vni,
+        source_mac: settings.vtep_mac,
+        destination_mac: vtep_mac,
+        inner_len: ip.total_len(),
+        inner_tos: ip.tos(),
+        ttl: settings.ttl as u8,
+        id: random() as u16,
+    }
+}

@@ -1,0 +1,121 @@
+//! Every map, and the only place that looks into them.
+#![expect(unsafe_code, reason = "map values are references into kernel memory")]
+
+use aya_ebpf::{
+    Global,
+    btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, lpm_trie::Key},
+    macros::btf_map,
+};
+use weft_common::{
+    abi::{DEFAULT_FLOWS, MAX_ENDPOINTS, MAX_LOCALS, MAX_PEERS},
+    endpoint::{EndpointEntry, LocalEntry},
+    flow::{FlowEntry, FlowKey, FlowState},
+    peer::{PeerEntry, VtepEntry},
+    settings::{ConntrackOffsets, DatapathSettings},
+    stats::{COUNTERS_LEN, Count},
+};
+
+/// Peers by subnet, longest prefix first.
+#[btf_map]
+static PEERS: LpmTrie<[u8; 4], PeerEntry, { MAX_PEERS as usize }> = LpmTrie::new();
+/// VTEP addresses of all peers.
+#[btf_map]
+static VTEPS: HashMap<[u8; 4], VtepEntry, { MAX_PEERS as usize }> = HashMap::new();
+/// Local containers by address.
+#[btf_map]
+static ENDPOINTS: HashMap<[u8; 4], EndpointEntry, { MAX_ENDPOINTS as usize }> = HashMap::new();
+/// The host's own addresses inside its subnet.
+#[btf_map]
+static LOCALS: HashMap<[u8; 4], LocalEntry, { MAX_LOCALS as usize }> = HashMap::new();
+/// Flows that the stack carries. Its size is set when it is loaded.
+#[btf_map]
+static FLOWS: HashMap<FlowKey, FlowEntry, { DEFAULT_FLOWS as usize }> = HashMap::new();
+/// Whether `FLOWS` overflowed.
+#[btf_map]
+static FLOW_STATE: Array<FlowState, 1> = Array::new();
+/// What the programs know of this host.
+#[btf_map]
+static SETTINGS: Array<DatapathSettings, 1> = Array::new();
+/// Counters by hook and reason.
+#[btf_map]
+static COUNTERS: PerCpuArray<Count, { COUNTERS_LEN as usize }> = PerCpuArray::new();
+
+/// Where conntrack hangs on a packet: patched in when the programs are loaded.
+#[unsafe(no_mangle)]
+static CONNTRACK: Global<ConntrackOffsets> = Global::new(ConntrackOffsets {
+    skb_nfct: 0,
+    status: 0,
+    known: 0,
+});
+
+/// The settings; all zero before the agent has filled them.
+#[inline(always)]
+pub fn settings() -> Option<&'static DatapathSettings> {
+    SETTINGS.get(0)
+}
+
+/// The peer whose subnet holds the address.
+#[inline(always)]
+pub fn peer_of(address: [u8; 4]) -> Option<&'static PeerEntry> {
+    PEERS.get(&Key::new(32, address))
+}
+
+/// Whether the address is some peer's VTEP.
+#[inline(always)]
+pub fn is_vtep(address: [u8; 4]) -> bool {
+    VTEPS.get_ptr(address).is_some()
+}
+
+/// The container at the address.
+#[inline(always)]
+pub fn endpoint(address: [u8; 4]) -> Option<&'static EndpointEntry> {
+    // SAFETY: only the agent writes entries; a slot reused while we read gives a mix of two
+    // containers for one packet, which the MAC check of the receiver or sender refuses.
+    unsafe { ENDPOINTS.get(address) }
+}
+
+/// Whether the address is one of the host's own.
+#[inline(always)]
+pub fn is_local(address: [u8; 4]) -> bool {
+    LOCALS.get_ptr(address).is_some()
+}
+
+/// Why the flow is recorded, if it is.
+#[inline(always)]
+pub fn recorded(key: &FlowKey) -> Option<u32> {
+    // SAFETY: the entry is one aligned word, read at once.
+    unsafe { FLOWS.get(key).map(|entry| entry.why) }
+}
+
+/// Records a flow; false when there is no room.
+#[inline(always)]
+pub fn record(key: &FlowKey, why: u32) -> bool {
+    FLOWS.insert(key, FlowEntry { why }, 0).is_ok()
+}
+
+/// Whether a flow could not be recorded, so that nothing may be fast.
+#[inline(always)]
+pub fn flows_full() -> bool {
+    FLOW_STATE.get(0).is_none_or(|state| state.full != 0)
+}
+
+/// Says that a flow could not be recorded.
+#[inline(always)]
+pub fn set_flows_full() {
+    if let Some(state) = FLOW_STATE.get_ptr_mut(0) {
+        // SAFETY: one aligned word of the map's only entry, which always exists.
+        unsafe { (*state).full = 1 };
+    }
+}
+
+/// This CPU's counter at an index of `stats::index`.
+#[inline(always)]
+pub fn counter(index: u32) -> Option<*mut Count> {
+    COUNTERS.get_ptr_mut(index)
+}
+
+/// Conntrack's offsets.
+#[inline(always)]
+pub fn conntrack() -> ConntrackOffsets {
+    CONNTRACK.load()
+}

@@ -1,0 +1,42 @@
+//! The way in by `flannel.<VNI>`: what the kernel decapsulated, aggregates above all.
+
+use weft_common::{endpoint::ENDPOINT_PEER, stats::Reason, wire::ETH_LEN};
+
+use crate::{
+    deliver, guard, maps,
+    packet::Packet,
+    parse::{Frame, HEADERS},
+    verdict::Verdict,
+};
+
+/// Takes the packet, or says why it goes on or is dropped.
+#[inline(always)]
+pub fn from_overlay(packet: &Packet<'_>) -> Result<Verdict, Reason> {
+    let settings = maps::settings().ok_or(Reason::NotReady)?;
+    if settings.ready == 0 {
+        return Err(Reason::NotReady);
+    }
+    let frame = Frame::read(packet)?;
+    if !packet.is_for_host() {
+        return Err(Reason::OtherMac);
+    }
+    let ip = frame.ip();
+    if ip.version_ihl() >> 4 != 4 {
+        return Err(Reason::BadHeader);
+    }
+    guard::admit_decapsulated(settings, ip.source(), ip.destination())?;
+    let bytes = packet.len();
+    let available = bytes.wrapping_sub(ETH_LEN as u32);
+    let endpoint = deliver::receiver(settings, packet, &ip, available, HEADERS)?;
+    let aggregate = packet.gso_size() != 0;
+    if aggregate && endpoint.flags & ENDPOINT_PEER == 0 {
+        return Err(Reason::PortKind);
+    }
+    // The kernel has merged the outer congestion mark already.
+    let action = deliver::deliver(packet, endpoint, &ip, ip.tos());
+    Ok(Verdict {
+        action,
+        aggregate,
+        bytes,
+    })
+}

@@ -1,0 +1,52 @@
+//! What a program answers, and the only place that knows TC and TCX codes.
+
+use weft_common::stats::{Fate, Hook, Reason};
+
+use crate::{packet::Packet, stats};
+
+/// "Go on": the next TCX program, classic filters, then the stack. `TC_ACT_OK` would hide the
+/// packet from every later program (kernel `tcx_action_code`).
+const NEXT: i32 = -1;
+/// Drop.
+const DROP: i32 = 2;
+
+/// A packet that the program took.
+#[derive(Clone, Copy)]
+pub struct Verdict {
+    /// What the redirect helper answered.
+    pub action: i32,
+    /// Whether it was an aggregate.
+    pub aggregate: bool,
+    /// Bytes when it came in.
+    pub bytes: u32,
+}
+
+/// Counts the outcome and turns it into the action that the kernel wants.
+#[inline(always)]
+pub fn action(hook: Hook, bytes: u32, outcome: Result<Verdict, Reason>) -> i32 {
+    match outcome {
+        Ok(verdict) => {
+            let reason = if verdict.aggregate {
+                Reason::TakenAggregate
+            } else {
+                Reason::Taken
+            };
+            stats::count(hook, reason, verdict.bytes);
+            verdict.action
+        }
+        Err(reason) => {
+            stats::count(hook, reason, bytes);
+            match reason.fate() {
+                Fate::Dropped => DROP,
+                Fate::Taken | Fate::Passed | Fate::Missed | Fate::Recorded => NEXT,
+            }
+        }
+    }
+}
+
+/// Counts what a recorder did; the packet always goes on.
+#[inline(always)]
+pub fn recorded(hook: Hook, packet: &Packet<'_>, reason: Reason) -> i32 {
+    stats::count(hook, reason, packet.len());
+    NEXT
+}
