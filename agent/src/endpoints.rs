@@ -1,1 +1,205 @@
 //! Endpoints: the join of neighbours, forwarding entries and ports of our bridges. Pure.
+//!
+//! An endpoint begins when both halves are known (address to MAC, MAC to port), and ends when its
+//! port goes, goes down or leaves the bridge, when its MAC or address shows elsewhere, or when its
+//! neighbour fails. It does not end because an entry ages: a busy flow on the fast path no longer
+//! refreshes the bridge's entries.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+};
+
+use ipnet::{IpNet, Ipv4Net};
+use weft_common::endpoint::{ENDPOINT_HOOKED, ENDPOINT_PEER, EndpointEntry};
+
+use crate::{
+    model::net::{IfIndex, Mac},
+    netlink::{BridgeEntry, Link, LinkKind, NeighbourState, ObservedHost},
+};
+
+/// A local container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The bridge that the container is behind.
+    pub bridge: IfIndex,
+    /// The port of the bridge.
+    pub port: IfIndex,
+    /// The container's MAC.
+    pub mac: Mac,
+}
+
+/// Containers by address.
+pub type Endpoints = BTreeMap<Ipv4Addr, Endpoint>;
+
+impl Endpoint {
+    /// The endpoint that an entry of the map describes, without what is read anew.
+    #[must_use]
+    pub fn from_entry(entry: &EndpointEntry) -> Option<Self> {
+        Some(Self {
+            bridge: IfIndex::try_from(entry.bridge).ok()?,
+            port: IfIndex::try_from(entry.ifindex).ok()?,
+            mac: Mac(entry.mac),
+        })
+    }
+
+    /// The entry for the map; `None` when port or bridge are not there (any more).
+    #[must_use]
+    pub fn to_entry(&self, host: &ObservedHost, hooked: bool) -> Option<EndpointEntry> {
+        let bridge = host.links.get(&self.bridge)?;
+        let port = host.links.get(&self.port)?;
+        let mut flags = 0;
+        if (port.kind
+            == LinkKind::Veth {
+                peer_elsewhere: true,
+            })
+        {
+            flags |= ENDPOINT_PEER;
+        }
+        if hooked {
+            flags |= ENDPOINT_HOOKED;
+        }
+        Some(EndpointEntry {
+            ifindex: self.port.get(),
+            mac: self.mac.0,
+            bridge_mac: bridge.mac?.0,
+            bridge_mtu: bridge.mtu,
+            bridge: self.bridge.get(),
+            flags,
+        })
+    }
+}
+
+/// The bridges whose containers are ours: they own an address inside our subnet. A bridge that
+/// forwards by VLAN is left to the kernel, and the uplink is never one of them.
+#[must_use]
+pub fn bridges(host: &ObservedHost, subnet: Ipv4Net, uplink: IfIndex) -> BTreeSet<IfIndex> {
+    host.addresses
+        .iter()
+        .filter(|(link, net)| {
+            *link != uplink
+                && matches!(net, IpNet::V4(net) if subnet.contains(&net.addr()))
+                && host.links.get(link).is_some_and(|link| {
+                    link.up
+                        && link.kind
+                            == LinkKind::Bridge {
+                                vlan_filtering: false,
+                            }
+                })
+        })
+        .map(|(link, _)| *link)
+        .collect()
+}
+
+/// The ports of those bridges.
+#[must_use]
+pub fn ports<'a>(host: &'a ObservedHost, bridges: &BTreeSet<IfIndex>) -> Vec<&'a Link> {
+    host.links
+        .values()
+        .filter(|link| link.ethernet && link.master.is_some_and(|master| bridges.contains(&master)))
+        .collect()
+}
+
+/// The host's own addresses inside its subnet, with their device: never endpoints.
+#[must_use]
+pub fn locals(host: &ObservedHost, subnet: Ipv4Net) -> BTreeMap<Ipv4Addr, IfIndex> {
+    host.addresses
+        .iter()
+        .filter_map(|(link, net)| match net {
+            IpNet::V4(net) if subnet.contains(&net.addr()) => Some((net.addr(), *link)),
+            _ => None,
+        })
+        .collect()
+}
+
+/// The endpoints now, from those before and the kernel's tables.
+#[must_use]
+pub fn join(
+    before: &Endpoints,
+    host: &ObservedHost,
+    subnet: Ipv4Net,
+    bridges: &BTreeSet<IfIndex>,
+) -> Endpoints {
+    let ports: BTreeMap<(IfIndex, Mac), IfIndex> = host
+        .bridge_fdb
+        .iter()
+        .filter(|entry| bridges.contains(&entry.bridge) && is_live(host, entry))
+        .map(|entry| ((entry.bridge, entry.mac), entry.port))
+        .collect();
+    let own = locals(host, subnet);
+
+    let mut now: Endpoints = before
+        .iter()
+        .filter(|(address, endpoint)| {
+            subnet.contains(*address)
+                && !own.contains_key(*address)
+                && bridges.contains(&endpoint.bridge)
+                && survives(**address, endpoint, host, &ports)
+        })
+        .map(|(address, endpoint)| (*address, *endpoint))
+        .collect();
+
+    for ((link, address), neighbour) in &host.neighbours {
+        let IpAddr::V4(address) = address else {
+            continue;
+        };
+        let known = matches!(
+            neighbour.state,
+            NeighbourState::Valid | NeighbourState::Permanent
+        );
+        let Some(mac) = neighbour.mac else { continue };
+        if !known
+            || !bridges.contains(link)
+            || !subnet.contains(address)
+            || own.contains_key(address)
+        {
+            continue;
+        }
+        if let Some(port) = ports.get(&(*link, mac)) {
+            now.insert(
+                *address,
+                Endpoint {
+                    bridge: *link,
+                    port: *port,
+                    mac,
+                },
+            );
+        }
+    }
+    now
+}
+
+/// Whether a port is in its bridge, up, and has carrier.
+fn is_live(host: &ObservedHost, entry: &BridgeEntry) -> bool {
+    host.links
+        .get(&entry.port)
+        .is_some_and(|port| port.master == Some(entry.bridge) && port.up && port.carrier)
+}
+
+/// Whether nothing speaks against an endpoint that was known before.
+fn survives(
+    address: Ipv4Addr,
+    endpoint: &Endpoint,
+    host: &ObservedHost,
+    ports: &BTreeMap<(IfIndex, Mac), IfIndex>,
+) -> bool {
+    let Endpoint { bridge, port, mac } = *endpoint;
+    if !is_live(host, &BridgeEntry { bridge, mac, port }) {
+        return false;
+    }
+    if ports.get(&(bridge, mac)).is_some_and(|seen| *seen != port) {
+        return false;
+    }
+    host.neighbours.iter().all(|((link, neighbour), entry)| {
+        if *neighbour != IpAddr::V4(address) {
+            return true;
+        }
+        let contradicts = entry.mac.is_some_and(|seen| seen != mac || *link != bridge)
+            && entry.state == NeighbourState::Valid;
+        !contradicts && !(*link == bridge && entry.state == NeighbourState::Failed)
+    })
+}
+
+#[cfg(test)]
+#[path = "endpoints_tests.rs"]
+mod tests;

@@ -1,1 +1,92 @@
-//! A data path in memory, for tests of pure logic.
+//! A data path in memory, for tests of pure logic. Held to the same contract as the real one.
+
+use std::collections::BTreeMap;
+
+use weft_common::flow::{FLOW_NATED, FlowEntry, FlowKey};
+
+use super::{Counters, Datapath, DatapathError, DatapathOp, DatapathState};
+
+/// Plain maps, and calls that can be told to fail.
+#[derive(Debug, Default)]
+pub struct FakeDatapath {
+    /// What is in place.
+    pub state: DatapathState,
+    /// Recorded flows.
+    pub flows: BTreeMap<FlowKey, FlowEntry>,
+    /// Whether the record overflowed.
+    pub full: bool,
+    /// Numbers of the coming `apply` calls that fail, counted from zero.
+    pub failing: Vec<usize>,
+    /// `apply` calls so far.
+    pub calls: usize,
+}
+
+impl Datapath for FakeDatapath {
+    fn observe(&self) -> Result<DatapathState, DatapathError> {
+        Ok(self.state.clone())
+    }
+
+    fn apply(&mut self, op: &DatapathOp) -> Result<(), DatapathError> {
+        let call = self.calls;
+        self.calls += 1;
+        if self.failing.contains(&call) {
+            let why = "told to fail".to_owned();
+            return Err(DatapathError {
+                call: op.to_string(),
+                why,
+                errno: None,
+            });
+        }
+        let state = &mut self.state;
+        match op.clone() {
+            DatapathOp::PutSettings(settings) => state.settings = Some(settings),
+            DatapathOp::PutPeer(net, peer) => _ = state.peers.insert(net, peer),
+            DatapathOp::DeletePeer(net) => _ = state.peers.remove(&net),
+            DatapathOp::PutVtep(addr, leases) => _ = state.vteps.insert(addr, leases),
+            DatapathOp::DeleteVtep(addr) => _ = state.vteps.remove(&addr),
+            DatapathOp::PutEndpoint(addr, endpoint) => _ = state.endpoints.insert(addr, endpoint),
+            DatapathOp::DeleteEndpoint(addr) => _ = state.endpoints.remove(&addr),
+            DatapathOp::PutLocal(addr, ifindex) => _ = state.locals.insert(addr, ifindex),
+            DatapathOp::DeleteLocal(addr) => _ = state.locals.remove(&addr),
+            DatapathOp::Attach(at) => {
+                state
+                    .attachments
+                    .retain(|old| (old.hook, old.link) != (at.hook, at.link));
+                state.attachments.insert(at);
+            }
+            DatapathOp::Detach(at) => _ = state.attachments.remove(&at),
+        }
+        Ok(())
+    }
+
+    fn sweep(&mut self) -> Result<usize, DatapathError> {
+        Ok(0)
+    }
+
+    fn counters(&self) -> Result<Counters, DatapathError> {
+        Ok(Counters::new())
+    }
+
+    fn flows(&self) -> Result<BTreeMap<FlowKey, FlowEntry>, DatapathError> {
+        Ok(self.flows.clone())
+    }
+
+    fn record_flow(&mut self, key: &FlowKey, entry: FlowEntry) -> Result<(), DatapathError> {
+        let known = self.flows.entry(*key).or_insert(entry);
+        if known.why != FLOW_NATED {
+            *known = entry;
+        }
+        Ok(())
+    }
+
+    fn forget_flow(&mut self, key: &FlowKey) -> Result<(), DatapathError> {
+        self.flows.remove(key);
+        Ok(())
+    }
+
+    fn flows_full(&mut self, clear: bool) -> Result<bool, DatapathError> {
+        let full = self.full;
+        self.full &= !clear;
+        Ok(full)
+    }
+}

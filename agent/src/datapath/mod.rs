@@ -117,6 +117,10 @@ pub trait Datapath: Send + 'static {
     /// Makes one change.
     fn apply(&mut self, op: &DatapathOp) -> Result<(), DatapathError>;
 
+    /// Takes off what an earlier run attached and this one did not take over. To be called once
+    /// everything wanted is attached. Answers with how many there were.
+    fn sweep(&mut self) -> Result<usize, DatapathError>;
+
     /// Sums of all counters over the CPUs.
     fn counters(&self) -> Result<Counters, DatapathError>;
 

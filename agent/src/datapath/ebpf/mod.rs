@@ -1,1 +1,136 @@
 //! The real data path: aya programs, pinned maps and links.
+
+use std::{error::Error, io};
+
+use aya::Ebpf;
+use weft_common::flow::{FlowEntry, FlowKey};
+
+use super::{Counters, Datapath, DatapathError, DatapathOp, DatapathState};
+use crate::model::net::Vni;
+
+mod attach;
+mod btf;
+mod load;
+pub mod maps;
+pub mod pins;
+
+use attach::Links;
+use maps::Maps;
+use pins::PinDir;
+
+/// The programs of one network, loaded, with their maps.
+pub struct EbpfDatapath {
+    pins: PinDir,
+    ebpf: Ebpf,
+    maps: Maps,
+    links: Links,
+    /// Whether the programs can read conntrack off a packet.
+    pub reads_conntrack: bool,
+}
+
+impl EbpfDatapath {
+    /// Loads the programs and adopts the pinned maps. Nothing is attached yet; what an earlier run
+    /// attached goes on as it was. `flows` is the least capacity of the flow record.
+    pub fn open(vni: Vni, flows: u32) -> Result<Self, DatapathError> {
+        let pins = PinDir::new(vni);
+        let offsets = btf::conntrack_offsets();
+        let ebpf = load::load(&pins, flows, offsets)?;
+        let maps = Maps::open(&pins)?;
+        let links = Links::default();
+        Ok(Self {
+            pins,
+            ebpf,
+            maps,
+            links,
+            reads_conntrack: offsets.known != 0,
+        })
+    }
+
+    /// The loaded programs, for tests that run them on made-up packets.
+    pub fn programs(&self) -> &Ebpf {
+        &self.ebpf
+    }
+}
+
+impl Datapath for EbpfDatapath {
+    fn observe(&self) -> Result<DatapathState, DatapathError> {
+        let mut state = self.maps.read()?;
+        state.attachments = self.links.living(&self.ebpf, &self.pins).collect();
+        Ok(state)
+    }
+
+    fn apply(&mut self, op: &DatapathOp) -> Result<(), DatapathError> {
+        match op {
+            DatapathOp::PutSettings(settings) => self.maps.put_settings(*settings),
+            DatapathOp::PutPeer(net, peer) => self.maps.put_peer(*net, *peer),
+            DatapathOp::DeletePeer(net) => self.maps.delete_peer(*net),
+            DatapathOp::PutVtep(addr, leases) => self.maps.put_vtep(*addr, *leases),
+            DatapathOp::DeleteVtep(addr) => self.maps.delete_vtep(*addr),
+            DatapathOp::PutEndpoint(addr, endpoint) => self.maps.put_endpoint(*addr, *endpoint),
+            DatapathOp::DeleteEndpoint(addr) => self.maps.delete_endpoint(*addr),
+            DatapathOp::PutLocal(addr, ifindex) => self.maps.put_local(*addr, *ifindex),
+            DatapathOp::DeleteLocal(addr) => self.maps.delete_local(*addr),
+            DatapathOp::Attach(at) => self.links.attach(&mut self.ebpf, &self.pins, at),
+            DatapathOp::Detach(at) => self.links.detach(&self.pins, at),
+        }
+    }
+
+    fn sweep(&mut self) -> Result<usize, DatapathError> {
+        self.links.sweep(&self.pins)
+    }
+
+    fn counters(&self) -> Result<Counters, DatapathError> {
+        self.maps.counters()
+    }
+
+    fn flows(&self) -> Result<std::collections::BTreeMap<FlowKey, FlowEntry>, DatapathError> {
+        self.maps.flows()
+    }
+
+    fn record_flow(&mut self, key: &FlowKey, entry: FlowEntry) -> Result<(), DatapathError> {
+        self.maps.record_flow(key, entry)
+    }
+
+    fn forget_flow(&mut self, key: &FlowKey) -> Result<(), DatapathError> {
+        self.maps.forget_flow(key)
+    }
+
+    fn flows_full(&mut self, clear: bool) -> Result<bool, DatapathError> {
+        self.maps.flows_full(clear)
+    }
+}
+
+/// Turns any error of aya into ours: the whole chain as text, and the kernel's number from the
+/// depth of it.
+fn call<E: Error + 'static>(doing: impl Into<String>) -> impl FnOnce(E) -> DatapathError {
+    let doing = doing.into();
+    move |error| {
+        let mut why = error.to_string();
+        let mut errno = errno_of(&error);
+        let mut source = error.source();
+        while let Some(cause) = source {
+            let text = cause.to_string();
+            if !why.contains(&text) {
+                why.push_str(": ");
+                why.push_str(&text);
+            }
+            errno = errno.or_else(|| errno_of(cause));
+            source = cause.source();
+        }
+        DatapathError {
+            call: doing,
+            why,
+            errno,
+        }
+    }
+}
+
+fn io_call(doing: impl Into<String>) -> impl FnOnce(io::Error) -> DatapathError {
+    call(doing)
+}
+
+fn errno_of(error: &(dyn Error + 'static)) -> Option<i32> {
+    error
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::raw_os_error)
+}

@@ -1,0 +1,228 @@
+//! One test for each rule of when an endpoint begins and ends.
+
+use super::*;
+use crate::netlink::Neighbour;
+
+const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
+const OTHER: Mac = Mac([2, 0, 0, 0, 0, 2]);
+
+fn index(number: u32) -> IfIndex {
+    IfIndex::try_from(number).unwrap()
+}
+
+fn link(number: u32, kind: LinkKind, master: Option<u32>) -> Link {
+    Link {
+        index: index(number),
+        name: format!("l{number}"),
+        kind,
+        mac: Some(Mac([2, 0, 0, 0, 1, u8::try_from(number).unwrap()])),
+        ethernet: true,
+        mtu: 1450,
+        up: true,
+        carrier: true,
+        master: master.map(index),
+    }
+}
+
+struct World {
+    host: ObservedHost,
+    before: Endpoints,
+}
+
+impl World {
+    /// A bridge 10 with ports 11 and 12, and a container that was known behind port 11.
+    fn new() -> Self {
+        let mut host = ObservedHost::default();
+        for link in [
+            link(
+                10,
+                LinkKind::Bridge {
+                    vlan_filtering: false,
+                },
+                None,
+            ),
+            link(
+                11,
+                LinkKind::Veth {
+                    peer_elsewhere: true,
+                },
+                Some(10),
+            ),
+            link(
+                12,
+                LinkKind::Veth {
+                    peer_elsewhere: true,
+                },
+                Some(10),
+            ),
+        ] {
+            host.links.insert(link.index, link);
+        }
+        host.addresses
+            .insert((index(10), "10.1.2.1/24".parse().unwrap()));
+        let endpoint = Endpoint {
+            bridge: index(10),
+            port: index(11),
+            mac: MAC,
+        };
+        Self {
+            host,
+            before: Endpoints::from([(address(), endpoint)]),
+        }
+    }
+
+    fn neighbour(&mut self, mac: Option<Mac>, state: NeighbourState) {
+        let entry = Neighbour {
+            mac,
+            state,
+            managed: false,
+        };
+        self.host
+            .neighbours
+            .insert((index(10), IpAddr::V4(address())), entry);
+    }
+
+    fn learned(&mut self, mac: Mac, port: u32) {
+        self.host.bridge_fdb.insert(BridgeEntry {
+            bridge: index(10),
+            mac,
+            port: index(port),
+        });
+    }
+
+    fn port(&mut self) -> &mut Link {
+        self.host.links.get_mut(&index(11)).unwrap()
+    }
+
+    fn now(&self) -> Option<Endpoint> {
+        let subnet = subnet();
+        let bridges = bridges(&self.host, subnet, index(1));
+        join(&self.before, &self.host, subnet, &bridges)
+            .get(&address())
+            .copied()
+    }
+}
+
+fn subnet() -> Ipv4Net {
+    "10.1.2.0/24".parse().unwrap()
+}
+
+fn address() -> Ipv4Addr {
+    "10.1.2.7".parse().unwrap()
+}
+
+fn behind(port: u32, mac: Mac) -> Option<Endpoint> {
+    Some(Endpoint {
+        bridge: index(10),
+        port: index(port),
+        mac,
+    })
+}
+
+#[test]
+fn begins_when_both_halves_are_known() {
+    let mut world = World::new();
+    world.before.clear();
+    world.neighbour(Some(MAC), NeighbourState::Valid);
+    assert_eq!(world.now(), None);
+    world.learned(MAC, 11);
+    assert_eq!(world.now(), behind(11, MAC));
+}
+
+#[test]
+fn outlives_the_ageing_of_both_entries() {
+    assert_eq!(World::new().now(), behind(11, MAC));
+}
+
+#[test]
+fn ends_with_its_port() {
+    let mut world = World::new();
+    world.host.links.remove(&index(11));
+    assert_eq!(world.now(), None);
+    for change in [
+        (|port: &mut Link| port.up = false) as fn(&mut Link),
+        |port| port.carrier = false,
+        |port| port.master = None,
+    ] {
+        let mut world = World::new();
+        change(world.port());
+        assert_eq!(world.now(), None);
+    }
+}
+
+#[test]
+fn ends_with_its_bridge_or_the_bridges_address() {
+    let mut world = World::new();
+    world.host.addresses.clear();
+    assert_eq!(world.now(), None);
+}
+
+#[test]
+fn ends_when_the_neighbour_fails_but_not_while_it_is_asked_for() {
+    let mut world = World::new();
+    world.neighbour(None, NeighbourState::Incomplete);
+    assert_eq!(world.now(), behind(11, MAC));
+    world.neighbour(None, NeighbourState::Failed);
+    assert_eq!(world.now(), None);
+}
+
+#[test]
+fn moves_with_its_mac_without_a_neighbour_event() {
+    let mut world = World::new();
+    world.learned(MAC, 12);
+    assert_eq!(world.now(), None, "the neighbour says nothing yet");
+    world.neighbour(Some(MAC), NeighbourState::Valid);
+    assert_eq!(world.now(), behind(12, MAC));
+}
+
+#[test]
+fn ends_when_its_address_shows_another_mac() {
+    let mut world = World::new();
+    world.neighbour(Some(OTHER), NeighbourState::Valid);
+    assert_eq!(world.now(), None, "where the new MAC is, nobody knows yet");
+    world.learned(OTHER, 12);
+    assert_eq!(world.now(), behind(12, OTHER));
+}
+
+#[test]
+fn the_hosts_own_addresses_are_none() {
+    let mut world = World::new();
+    world
+        .host
+        .addresses
+        .insert((index(10), "10.1.2.7/24".parse().unwrap()));
+    assert_eq!(world.now(), None);
+}
+
+#[test]
+fn bridges_are_found_by_address_and_kind() {
+    let mut world = World::new();
+    assert_eq!(
+        bridges(&world.host, subnet(), index(1)),
+        BTreeSet::from([index(10)])
+    );
+    assert!(
+        bridges(&world.host, subnet(), index(10)).is_empty(),
+        "the uplink is none"
+    );
+    world.host.links.get_mut(&index(10)).unwrap().kind = LinkKind::Bridge {
+        vlan_filtering: true,
+    };
+    assert!(
+        bridges(&world.host, subnet(), index(1)).is_empty(),
+        "VLANs are the kernel's"
+    );
+}
+
+#[test]
+fn only_a_veth_to_elsewhere_takes_peer_redirect() {
+    let mut world = World::new();
+    let endpoint = world.now().unwrap();
+    let entry = endpoint.to_entry(&world.host, true).unwrap();
+    assert_eq!(entry.flags, ENDPOINT_PEER | ENDPOINT_HOOKED);
+    assert_eq!(Endpoint::from_entry(&entry), Some(endpoint));
+    world.port().kind = LinkKind::Veth {
+        peer_elsewhere: false,
+    };
+    assert_eq!(endpoint.to_entry(&world.host, false).unwrap().flags, 0);
+}

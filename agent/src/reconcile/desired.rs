@@ -1,0 +1,289 @@
+//! What should be: one pure function from leases, host and settings to the wanted state.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+};
+
+use ipnet::{IpNet, Ipv4Net};
+use weft_common::{
+    peer::{PEER_FAST, PeerEntry},
+    settings::{DatapathSettings, FAST_PATH},
+    stats::Hook,
+    wire::OVERHEAD,
+};
+
+use crate::{
+    datapath::{Attachment, DatapathState},
+    endpoints::{self, Endpoints},
+    model::{
+        lease::Snapshot,
+        net::{IfIndex, Mac, Subnet},
+        network::NetworkConfig,
+        peer::{Hop, Peer},
+    },
+    netlink::{ObservedHost, VxlanAttrs, VxlanDevice},
+};
+
+/// The interface that carries the underlay, and the address on it that peers know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Underlay {
+    /// The interface.
+    pub link: IfIndex,
+    /// Our VTEP address.
+    pub address: Ipv4Addr,
+    /// MTU of the interface, or what the network config says instead.
+    pub mtu: u32,
+    /// Whether the interface has Ethernet headers: without them our hook cannot sit there.
+    pub ethernet: bool,
+}
+
+impl Underlay {
+    /// MTU of the overlay.
+    #[must_use]
+    pub fn overlay_mtu(&self) -> u32 {
+        self.mtu
+            .saturating_sub(u32::try_from(OVERHEAD).unwrap_or(u32::MAX))
+    }
+}
+
+/// What the programs copy from the kernel's own tunnels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelDefaults {
+    /// `ip_local_port_range`, both ends included.
+    pub ports: (u16, u16),
+    /// `ip_default_ttl`.
+    pub ttl: u8,
+}
+
+/// Everything that the wanted state depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    /// The cluster's configuration.
+    pub network: &'a NetworkConfig,
+    /// Our subnet.
+    pub own: Subnet,
+    /// The underlay.
+    pub underlay: Underlay,
+    /// MAC of our device.
+    pub vtep_mac: Mac,
+    /// All leases.
+    pub leases: &'a Snapshot,
+    /// The host.
+    pub host: &'a ObservedHost,
+    /// How the underlay reaches each VTEP address that it reaches at all.
+    pub hops: &'a BTreeMap<IpAddr, Hop>,
+    /// Local containers.
+    pub endpoints: &'a Endpoints,
+    /// Ports at which our programs could not be attached.
+    pub unhooked: &'a BTreeSet<IfIndex>,
+    /// Kernel defaults.
+    pub kernel: KernelDefaults,
+    /// Whether packets may be taken.
+    pub fast_path: bool,
+}
+
+/// The wanted state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Desired {
+    /// The VXLAN device.
+    pub device: VxlanDevice,
+    /// Its address: the network address of our subnet, alone.
+    pub address: IpNet,
+    /// The whole overlay: other addresses in it have no place on the device.
+    pub network: IpNet,
+    /// Peers that the kernel is programmed for.
+    pub peers: BTreeMap<Subnet, Peer>,
+    /// Containers whose neighbour entry the kernel keeps fresh, with their bridge.
+    pub managed: BTreeSet<(IfIndex, IpAddr)>,
+    /// Maps and programs.
+    pub datapath: DatapathState,
+    /// Leases that are left out, and why.
+    pub ignored: BTreeMap<Subnet, &'static str>,
+}
+
+/// The wanted state for what is seen.
+#[must_use]
+pub fn desired(view: &View<'_>) -> Desired {
+    let (peers, ignored) = peers(view);
+    let name = format!("flannel.{}", view.network.vni);
+    let device = VxlanDevice {
+        name: name.clone(),
+        attrs: VxlanAttrs {
+            vni: view.network.vni,
+            port: view.network.port,
+            local: Some(IpAddr::V4(view.underlay.address)),
+            lower: Some(view.underlay.link),
+            learning: view.network.learning,
+            gbp: view.network.gbp,
+        },
+        mac: view.vtep_mac,
+        mtu: view.underlay.overlay_mtu(),
+    };
+    let own = view.own.net();
+    Desired {
+        address: IpNet::from(own.network()),
+        network: IpNet::V4(view.network.network),
+        managed: view
+            .endpoints
+            .iter()
+            .map(|(address, endpoint)| (endpoint.bridge, IpAddr::V4(*address)))
+            .collect(),
+        datapath: view
+            .own
+            .v4()
+            .map(|own| datapath(view, own, &name, &peers))
+            .unwrap_or_default(),
+        device,
+        peers,
+        ignored,
+    }
+}
+
+/// The other nodes, and the leases that cannot be peers.
+fn peers(view: &View<'_>) -> (BTreeMap<Subnet, Peer>, BTreeMap<Subnet, &'static str>) {
+    let network = IpNet::V4(view.network.network);
+    let own_address = IpAddr::V4(view.underlay.address);
+    let mut peers = BTreeMap::new();
+    let mut ignored = BTreeMap::new();
+    for (subnet, lease) in &view.leases.leases {
+        if *subnet == view.own {
+            continue;
+        }
+        let why = if !network.contains(&subnet.net()) {
+            "outside the network"
+        } else if subnet.overlaps(view.own) {
+            "overlaps our own subnet"
+        } else if lease.attrs.public_ip == own_address {
+            "names our own address"
+        } else if let Some(peer) = Peer::from_lease(lease) {
+            if peer.vtep_mac == view.vtep_mac {
+                "names our own VTEP MAC"
+            } else {
+                peers.insert(*subnet, peer);
+                continue;
+            }
+        } else {
+            "another backend"
+        };
+        ignored.insert(*subnet, why);
+    }
+    (peers, ignored)
+}
+
+fn datapath(
+    view: &View<'_>,
+    own: Ipv4Net,
+    device: &str,
+    peers: &BTreeMap<Subnet, Peer>,
+) -> DatapathState {
+    let mut state = DatapathState {
+        settings: Some(settings(view, own)),
+        ..DatapathState::default()
+    };
+    for (subnet, peer) in peers {
+        let (Some(net), IpAddr::V4(vtep)) = (subnet.v4(), peer.vtep_addr) else {
+            continue;
+        };
+        *state.vteps.entry(vtep).or_default() += 1;
+        state.peers.insert(net, peer_entry(view, net, vtep, peer));
+    }
+    state.locals = endpoints::locals(view.host, own)
+        .into_iter()
+        .map(|(address, link)| (address, link.get()))
+        .collect();
+    state.endpoints = view
+        .endpoints
+        .iter()
+        .filter_map(|(address, endpoint)| {
+            let hooked = !view.unhooked.contains(&endpoint.port);
+            Some((*address, endpoint.to_entry(view.host, hooked)?))
+        })
+        .collect();
+    state.attachments = attachments(view, own, device);
+    state
+}
+
+fn settings(view: &View<'_>, own: Ipv4Net) -> DatapathSettings {
+    let (port_min, port_max) = view.kernel.ports;
+    DatapathSettings {
+        subnet: own.network().octets(),
+        subnet_mask: own.netmask().octets(),
+        vtep_addr: view.underlay.address.octets(),
+        vtep_mac: view.vtep_mac.0,
+        port: view.network.port.to_be_bytes(),
+        vni: view.network.vni.get(),
+        mtu: view.underlay.overlay_mtu(),
+        port_min: port_min.into(),
+        port_max: port_max.into(),
+        ttl: view.kernel.ttl.into(),
+        flags: if view.fast_path { FAST_PATH } else { 0 },
+        ready: 1,
+    }
+}
+
+/// A peer without a route is known to the guard, and left to the kernel.
+fn peer_entry(view: &View<'_>, net: Ipv4Net, vtep: Ipv4Addr, peer: &Peer) -> PeerEntry {
+    let mut entry = PeerEntry {
+        subnet: net.network().octets(),
+        subnet_len: net.prefix_len().into(),
+        vtep_addr: vtep.octets(),
+        vtep_mac: peer.vtep_mac.0,
+        _pad: [0; 2],
+        gateway: vtep.octets(),
+        ifindex: 0,
+        mtu: 0,
+        flags: 0,
+    };
+    let Some(hop) = view.hops.get(&peer.vtep_addr) else {
+        return entry;
+    };
+    if let Some(IpAddr::V4(gateway)) = hop.gateway {
+        entry.gateway = gateway.octets();
+    }
+    entry.ifindex = hop.link.get();
+    let path = hop
+        .mtu
+        .saturating_sub(u32::try_from(OVERHEAD).unwrap_or(u32::MAX));
+    entry.mtu = path.min(view.underlay.overlay_mtu());
+    let ethernet = view
+        .host
+        .links
+        .get(&hop.link)
+        .is_some_and(|link| link.ethernet);
+    let inherited = !matches!(hop.gateway, Some(IpAddr::V6(_)));
+    if ethernet && inherited {
+        entry.flags |= PEER_FAST;
+    }
+    entry
+}
+
+/// Where our programs belong.
+fn attachments(view: &View<'_>, own: Ipv4Net, device: &str) -> BTreeSet<Attachment> {
+    let mut attachments = BTreeSet::new();
+    let mut at = |hook: Hook, link: IfIndex| {
+        if let Some(found) = view.host.links.get(&link) {
+            attachments.insert(Attachment {
+                hook,
+                link,
+                name: found.name.clone(),
+            });
+        }
+    };
+    if let Some(link) = view.host.link_named(device) {
+        at(Hook::FromOverlay, link.index);
+        at(Hook::ToOverlay, link.index);
+    }
+    if view.underlay.ethernet {
+        at(Hook::FromUplink, view.underlay.link);
+    }
+    let bridges = endpoints::bridges(view.host, own, view.underlay.link);
+    for bridge in &bridges {
+        at(Hook::FromBridge, *bridge);
+    }
+    for port in endpoints::ports(view.host, &bridges) {
+        at(Hook::FromContainer, port.index);
+        at(Hook::ToContainer, port.index);
+    }
+    attachments
+}

@@ -1,0 +1,304 @@
+//! What to do: one pure function from the wanted and the observed state to operations in order.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use ipnet::IpNet;
+use weft_common::stats::Hook;
+
+use super::desired::Desired;
+use crate::{
+    datapath::{DatapathOp, DatapathState},
+    model::net::IfIndex,
+    netlink::{
+        HostOp, Link, LinkKind, NeighbourState, ObservedHost, Route, TunnelEntry, VxlanDevice,
+    },
+};
+
+/// `RTPROT_BOOT`: what flannel's routes carry.
+const PROTOCOL_BOOT: u8 = 3;
+/// `RTPROT_KERNEL`: routes that come with an address.
+const PROTOCOL_KERNEL: u8 = 2;
+
+/// Operations in the order of their execution: the kernel's path first, then maps and programs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Links, addresses, neighbours, forwarding entries, routes.
+    pub host: Vec<HostOp>,
+    /// Maps, then programs.
+    pub datapath: Vec<DatapathOp>,
+}
+
+impl Plan {
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.host.is_empty() && self.datapath.is_empty()
+    }
+}
+
+/// The operations that lead from what is to what should be. Without `datapath` (no programs on
+/// this host) the kernel path alone is planned for.
+#[must_use]
+pub fn plan(desired: &Desired, host: &ObservedHost, datapath: Option<&DatapathState>) -> Plan {
+    Plan {
+        host: plan_host(desired, host),
+        datapath: datapath
+            .map(|seen| plan_datapath(&desired.datapath, seen))
+            .unwrap_or_default(),
+    }
+}
+
+fn plan_host(desired: &Desired, host: &ObservedHost) -> Vec<HostOp> {
+    let wanted = &desired.device;
+    let Some(link) = host.link_named(&wanted.name) else {
+        return vec![HostOp::CreateVxlan(wanted.clone())];
+    };
+    if !fits(link, wanted) {
+        // The entries hang on the device: they are planned anew once the new one is there.
+        let name = link.name.clone();
+        return vec![
+            HostOp::DeleteLink {
+                link: link.index,
+                name,
+            },
+            HostOp::CreateVxlan(wanted.clone()),
+        ];
+    }
+    let mut ops = Vec::new();
+    if link.mtu != wanted.mtu {
+        ops.push(HostOp::SetMtu {
+            link: link.index,
+            mtu: wanted.mtu,
+        });
+    }
+    plan_address(desired, host, link.index, &mut ops);
+    if !link.up {
+        ops.push(HostOp::SetUp(link.index));
+        // Routes need a device that is up.
+        return ops;
+    }
+    plan_peers(desired, host, link.index, &mut ops);
+    plan_managed(desired, host, &mut ops);
+    ops
+}
+
+/// Whether a device that is there can be adopted. Its MAC is adopted before, so a difference means
+/// that somebody changed it, which only a new device repairs for good.
+fn fits(link: &Link, wanted: &VxlanDevice) -> bool {
+    matches!(&link.kind, LinkKind::Vxlan(attrs) if *attrs == wanted.attrs)
+        && link.mac == Some(wanted.mac)
+}
+
+fn plan_address(desired: &Desired, host: &ObservedHost, link: IfIndex, ops: &mut Vec<HostOp>) {
+    let on_device = host.addresses.iter().filter(|(owner, _)| *owner == link);
+    for (_, net) in on_device {
+        if *net != desired.address && desired.network.contains(&net.addr()) {
+            ops.push(HostOp::DeleteAddress(link, *net));
+        }
+    }
+    if !host.addresses.contains(&(link, desired.address)) {
+        ops.push(HostOp::PutAddress(link, desired.address));
+    }
+}
+
+/// For each peer what flannel programs, in its order: neighbour, forwarding entry, route. What is
+/// on our device for nobody is removed.
+fn plan_peers(desired: &Desired, host: &ObservedHost, link: IfIndex, ops: &mut Vec<HostOp>) {
+    let mut neighbours = BTreeMap::new();
+    let mut tunnels = BTreeMap::new();
+    let mut routes = BTreeSet::new();
+    for peer in desired.peers.values() {
+        let via = peer.subnet.net().network();
+        neighbours.insert(via, peer.vtep_mac);
+        tunnels.insert(
+            TunnelEntry {
+                link,
+                mac: peer.vtep_mac,
+            },
+            peer.vtep_addr,
+        );
+        routes.insert(Route {
+            destination: peer.subnet.net(),
+            gateway: Some(via),
+            link,
+            onlink: true,
+            metric: 0,
+            protocol: PROTOCOL_BOOT,
+        });
+    }
+
+    let stale_routes = host.routes.iter().filter(|route| {
+        route.link == link && route.protocol != PROTOCOL_KERNEL && !routes.contains(*route)
+            // The same prefix wanted otherwise is replaced, not removed.
+            && !routes.iter().any(|wanted| wanted.destination == route.destination)
+    });
+    ops.extend(stale_routes.map(|route| HostOp::DeleteRoute(*route)));
+    for ((owner, addr), entry) in &host.neighbours {
+        let permanent = entry.state == NeighbourState::Permanent;
+        if *owner == link && permanent && addr.is_ipv4() && !neighbours.contains_key(addr) {
+            ops.push(HostOp::DeleteNeighbour(link, *addr));
+        }
+    }
+    for entry in host.tunnel_fdb.keys() {
+        if entry.link == link && !tunnels.contains_key(entry) {
+            ops.push(HostOp::DeleteTunnel(*entry));
+        }
+    }
+
+    for (addr, mac) in neighbours {
+        let there = host.neighbours.get(&(link, addr)).is_some_and(|entry| {
+            entry.mac == Some(mac) && entry.state == NeighbourState::Permanent
+        });
+        if !there {
+            ops.push(HostOp::PutNeighbour { link, addr, mac });
+        }
+    }
+    for (entry, vtep) in tunnels {
+        if host.tunnel_fdb.get(&entry) != Some(&vtep) {
+            ops.push(HostOp::PutTunnel(entry, vtep));
+        }
+    }
+    for route in routes {
+        if !host.routes.contains(&route) {
+            ops.push(HostOp::PutRoute(route));
+        }
+    }
+}
+
+/// Live endpoints' neighbours are kept fresh by the kernel; others no longer.
+fn plan_managed(desired: &Desired, host: &ObservedHost, ops: &mut Vec<HostOp>) {
+    for (link, addr) in &desired.managed {
+        // Only an entry that is there: a missing one would be made, and probed, for a container
+        // that may be gone.
+        let entry = host.neighbours.get(&(*link, *addr));
+        if entry.is_some_and(|entry| !entry.managed && entry.state == NeighbourState::Valid) {
+            ops.push(HostOp::ManageNeighbour {
+                link: *link,
+                addr: *addr,
+                managed: true,
+            });
+        }
+    }
+    for ((link, addr), entry) in &host.neighbours {
+        if entry.managed && is_in(desired.address, addr, desired) {
+            let wanted = desired.managed.contains(&(*link, *addr));
+            if !wanted {
+                ops.push(HostOp::ManageNeighbour {
+                    link: *link,
+                    addr: *addr,
+                    managed: false,
+                });
+            }
+        }
+    }
+}
+
+/// Whether an address is in our own subnet: the managed flag of others is not ours to take off.
+fn is_in(own: IpNet, addr: &IpAddr, desired: &Desired) -> bool {
+    desired
+        .datapath
+        .settings
+        .is_some_and(|settings| match (own, addr) {
+            (IpNet::V4(_), IpAddr::V4(addr)) => {
+                let mask = u32::from_be_bytes(settings.subnet_mask);
+                u32::from(*addr) & mask == u32::from_be_bytes(settings.subnet)
+            }
+            _ => false,
+        })
+}
+
+fn plan_datapath(wanted: &DatapathState, seen: &DatapathState) -> Vec<DatapathOp> {
+    let mut ops = Vec::new();
+    // An endpoint that is gone must not be delivered to for one packet more than needed.
+    gone(
+        &wanted.endpoints,
+        &seen.endpoints,
+        &mut ops,
+        DatapathOp::DeleteEndpoint,
+    );
+    gone(&wanted.peers, &seen.peers, &mut ops, DatapathOp::DeletePeer);
+    gone(&wanted.vteps, &seen.vteps, &mut ops, DatapathOp::DeleteVtep);
+
+    // Who may speak, and what is the host's own, before the settings make the guard judge.
+    put(&wanted.locals, &seen.locals, &mut ops, DatapathOp::PutLocal);
+    put(&wanted.vteps, &seen.vteps, &mut ops, DatapathOp::PutVtep);
+    put(&wanted.peers, &seen.peers, &mut ops, DatapathOp::PutPeer);
+    if let Some(settings) = wanted.settings
+        && wanted.settings != seen.settings
+    {
+        ops.push(DatapathOp::PutSettings(settings));
+    }
+    put(
+        &wanted.endpoints,
+        &seen.endpoints,
+        &mut ops,
+        DatapathOp::PutEndpoint,
+    );
+    gone(
+        &wanted.locals,
+        &seen.locals,
+        &mut ops,
+        DatapathOp::DeleteLocal,
+    );
+
+    let mut attach: Vec<_> = wanted
+        .attachments
+        .difference(&seen.attachments)
+        .cloned()
+        .collect();
+    attach.sort_by_key(|at| !records(at.hook));
+    ops.extend(attach.into_iter().map(DatapathOp::Attach));
+    let mut detach: Vec<_> = seen
+        .attachments
+        .difference(&wanted.attachments)
+        // A renamed device: attaching anew has replaced it.
+        .filter(|at| {
+            !wanted
+                .attachments
+                .iter()
+                .any(|new| (new.hook, new.link) == (at.hook, at.link))
+        })
+        .cloned()
+        .collect();
+    detach.sort_by_key(|at| records(at.hook));
+    ops.extend(detach.into_iter().map(DatapathOp::Detach));
+    ops
+}
+
+/// Whether a program only notes the stack's flows. Those are attached before the ones that take
+/// packets, and detached after them.
+#[must_use]
+pub const fn records(hook: Hook) -> bool {
+    match hook {
+        Hook::ToContainer | Hook::ToOverlay => true,
+        Hook::FromContainer | Hook::FromBridge | Hook::FromUplink | Hook::FromOverlay => false,
+    }
+}
+
+fn gone<K: Ord + Copy, V>(
+    wanted: &BTreeMap<K, V>,
+    seen: &BTreeMap<K, V>,
+    ops: &mut Vec<DatapathOp>,
+    op: impl Fn(K) -> DatapathOp,
+) {
+    ops.extend(
+        seen.keys()
+            .filter(|key| !wanted.contains_key(key))
+            .map(|key| op(*key)),
+    );
+}
+
+fn put<K: Ord + Copy, V: Copy + PartialEq>(
+    wanted: &BTreeMap<K, V>,
+    seen: &BTreeMap<K, V>,
+    ops: &mut Vec<DatapathOp>,
+    op: impl Fn(K, V) -> DatapathOp,
+) {
+    let changed = wanted
+        .iter()
+        .filter(|(key, value)| seen.get(key) != Some(value));
+    ops.extend(changed.map(|(key, value)| op(*key, *value)));
+}
