@@ -1,0 +1,373 @@
+//! Connections as conntrack has them: all of them, and those that end.
+
+use std::{
+    collections::VecDeque,
+    fmt, io,
+    net::{IpAddr, Ipv4Addr},
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use futures::Stream;
+use netlink_packet_core::{
+    DefaultNla, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage,
+    NetlinkPayload, Nla,
+};
+use netlink_packet_netfilter::{
+    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
+    conntrack::{
+        ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Protocol, Status,
+        Tuple as TuplePart,
+    },
+};
+use rtnetlink::sys::{
+    AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocols::NETLINK_NETFILTER,
+};
+
+use super::{NetlinkError, grow_receive_buffer};
+
+const NFNLGRP_CONNTRACK_DESTROY: u32 = 3;
+const CTA_PROTO_ICMP_ID: u16 = 4;
+const CTA_PROTO_ICMP_TYPE: u16 = 5;
+const CTA_PROTO_ICMP_CODE: u16 = 6;
+const ICMP_ECHO: u8 = 8;
+
+/// Room for some ten thousand connections that end at once.
+const RECEIVE_BUFFER: usize = 8 << 20;
+
+/// The kernel fills dumps up to 32 KiB a datagram.
+const DATAGRAM_LEN: usize = 64 << 10;
+
+const REMEDY: &str = "load nf_conntrack_netlink, or run with --datapath=kernel";
+
+/// One direction of a connection. ICMP has its identifier in both ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tuple {
+    /// Where packets come from.
+    pub source: Ipv4Addr,
+    /// Where they go.
+    pub destination: Ipv4Addr,
+    /// Port that they come from.
+    pub source_port: u16,
+    /// Port that they go to.
+    pub destination_port: u16,
+}
+
+/// A connection that conntrack keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tracked {
+    /// IP protocol number.
+    pub protocol: u8,
+    /// The direction of the first packet, as it came.
+    pub original: Tuple,
+    /// The way back, as answers come: not the mirror image where NAT is at work.
+    pub reply: Tuple,
+    /// Addresses or ports are rewritten on the way (`IPS_SRC_NAT`, `IPS_DST_NAT`).
+    pub natted: bool,
+}
+
+/// What became of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConntrackEvent {
+    /// Conntrack keeps it no longer.
+    Destroyed(Tracked),
+    /// Events were lost: only a dump can tell what is left.
+    Overrun,
+}
+
+/// All IPv4 connections of the calling thread's network namespace.
+pub async fn dump() -> Result<Vec<Tracked>, NetlinkError> {
+    let call = "read conntrack";
+    let socket = open(call)?;
+    let request = ConntrackMessage::Get(Vec::new());
+    send(&socket, call, request, NLM_F_REQUEST | NLM_F_DUMP).await?;
+    let mut found = Vec::new();
+    let mut datagram = Vec::with_capacity(DATAGRAM_LEN);
+    loop {
+        datagram.clear();
+        socket
+            .recv(&mut datagram)
+            .await
+            .map_err(|source| failed(call, source))?;
+        for message in messages(&datagram) {
+            match message.payload {
+                NetlinkPayload::InnerMessage(message) => found.extend(read(&message)),
+                NetlinkPayload::Done(_) => return Ok(found),
+                NetlinkPayload::Error(error) => return Err(failed(call, error.to_io())),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Has conntrack forget a connection, and says whether there was one. The next packet of it
+/// starts afresh.
+pub async fn delete(tracked: &Tracked) -> Result<bool, NetlinkError> {
+    let call = format!(
+        "delete conntrack entry {} to {}",
+        tracked.original.source, tracked.original.destination
+    );
+    let socket = open(&call)?;
+    let tuple = ConntrackAttribute::CtaTupleOrig(tuple_parts(tracked.protocol, &tracked.original));
+    let request = ConntrackMessage::Delete(vec![tuple]);
+    send(&socket, &call, request, NLM_F_REQUEST | NLM_F_ACK).await?;
+    let mut datagram = Vec::with_capacity(DATAGRAM_LEN);
+    loop {
+        datagram.clear();
+        socket
+            .recv(&mut datagram)
+            .await
+            .map_err(|source| failed(&call, source))?;
+        for message in messages(&datagram) {
+            if let NetlinkPayload::Error(error) = message.payload {
+                return match error.raw_code().saturating_neg() {
+                    0 => Ok(true),
+                    libc::ENOENT => Ok(false),
+                    _ => Err(failed(&call, error.to_io())),
+                };
+            }
+        }
+    }
+}
+
+/// Connections of the calling thread's network namespace that end from now on. Needs a tokio
+/// runtime.
+///
+/// Kernels from 5.19 (`nf_conntrack_events=2`, their default) report only connections that began
+/// while somebody was listening: the end of older ones shows in dumps alone.
+pub fn destroyed() -> Result<Destroyed, NetlinkError> {
+    let call = "subscribe to conntrack events";
+    let mut socket = open(call)?;
+    let inner = socket.socket_mut();
+    grow_receive_buffer(inner, RECEIVE_BUFFER)
+        .and_then(|()| inner.add_membership(NFNLGRP_CONNTRACK_DESTROY))
+        .map_err(|source| failed(call, source))?;
+    Ok(Destroyed {
+        socket: Some(socket),
+        datagram: Vec::with_capacity(DATAGRAM_LEN),
+        pending: VecDeque::new(),
+    })
+}
+
+/// The stream of [`destroyed`]. The socket is the queue; it closes with the stream.
+pub struct Destroyed {
+    socket: Option<TokioSocket>,
+    datagram: Vec<u8>,
+    pending: VecDeque<Tracked>,
+}
+
+impl fmt::Debug for Destroyed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Destroyed").finish_non_exhaustive()
+    }
+}
+
+impl Stream for Destroyed {
+    type Item = ConntrackEvent;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<ConntrackEvent>> {
+        let Self {
+            socket,
+            datagram,
+            pending,
+        } = &mut *self;
+        loop {
+            if let Some(tracked) = pending.pop_front() {
+                return Poll::Ready(Some(ConntrackEvent::Destroyed(tracked)));
+            }
+            let Some(open) = socket else {
+                return Poll::Ready(None);
+            };
+            datagram.clear();
+            match open.poll_recv(cx, datagram) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(())) => pending.extend(ended(datagram)),
+                Poll::Ready(Err(error)) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                    return Poll::Ready(Some(ConntrackEvent::Overrun));
+                }
+                Poll::Ready(Err(error)) => {
+                    tracing::warn!(%error, "conntrack events ended");
+                    *socket = None;
+                }
+            }
+        }
+    }
+}
+
+fn open(call: &str) -> Result<TokioSocket, NetlinkError> {
+    let mut socket = TokioSocket::new(NETLINK_NETFILTER).map_err(|source| failed(call, source))?;
+    let inner = socket.socket_mut();
+    inner
+        .bind_auto()
+        .and_then(|_own| inner.connect(&SocketAddr::new(0, 0)))
+        .map_err(|source| failed(call, source))?;
+    Ok(socket)
+}
+
+async fn send(
+    socket: &TokioSocket,
+    call: &str,
+    request: ConntrackMessage,
+    flags: u16,
+) -> Result<(), NetlinkError> {
+    let header = NetfilterHeader::new(NetfilterProtoFamily::IPv4, 0, 0);
+    let mut message = NetlinkMessage::from(NetfilterMessage::new(header, request));
+    message.header.flags = flags;
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    socket
+        .send(&bytes)
+        .await
+        .map(drop)
+        .map_err(|source| failed(call, source))
+}
+
+/// What a kernel without the module answers is a plain `EINVAL`, so the remedy is always named.
+fn failed(call: &str, source: io::Error) -> NetlinkError {
+    NetlinkError {
+        call: format!("{call} ({REMEDY})"),
+        source,
+    }
+}
+
+/// The messages of a datagram. One that cannot be read is left out; the rest still counts.
+fn messages(mut bytes: &[u8]) -> Vec<NetlinkMessage<NetfilterMessage>> {
+    let mut found = Vec::new();
+    while let Ok(buffer) = NetlinkBuffer::new_checked(bytes) {
+        let length = usize::try_from(buffer.length()).unwrap_or(usize::MAX);
+        let Some(message) = bytes.get(..length) else {
+            break;
+        };
+        match NetlinkMessage::deserialize(message) {
+            Ok(message) => found.push(message),
+            Err(error) => tracing::debug!(%error, "unreadable conntrack message"),
+        }
+        // Messages begin at multiples of four; the last need not be filled up.
+        bytes = bytes
+            .get(length.next_multiple_of(4)..)
+            .filter(|_| length > 0)
+            .unwrap_or_default();
+    }
+    found
+}
+
+fn ended(datagram: &[u8]) -> impl Iterator<Item = Tracked> {
+    messages(datagram)
+        .into_iter()
+        .filter_map(|message| match message.payload {
+            NetlinkPayload::InnerMessage(message) => match message.inner {
+                NetfilterMessageInner::Conntrack(ConntrackMessage::Delete(_)) => read(&message),
+                _ => None,
+            },
+            _ => None,
+        })
+}
+
+fn read(message: &NetfilterMessage) -> Option<Tracked> {
+    let NetfilterMessageInner::Conntrack(
+        ConntrackMessage::New(attributes) | ConntrackMessage::Delete(attributes),
+    ) = &message.inner
+    else {
+        return None;
+    };
+    let mut original = None;
+    let mut reply = None;
+    let mut natted = false;
+    for attribute in attributes {
+        match attribute {
+            ConntrackAttribute::CtaTupleOrig(parts) => original = tuple(parts),
+            ConntrackAttribute::CtaTupleReply(parts) => reply = tuple(parts),
+            ConntrackAttribute::CtaStatus(status) => natted = status.intersects(Status::NatMask),
+            _ => {}
+        }
+    }
+    let (protocol, original) = original?;
+    let (_, reply) = reply?;
+    Some(Tracked {
+        protocol,
+        original,
+        reply,
+        natted,
+    })
+}
+
+/// Protocol and tuple; `None` for IPv6.
+fn tuple(parts: &[TuplePart]) -> Option<(u8, Tuple)> {
+    let mut source = None;
+    let mut destination = None;
+    let mut protocol = None;
+    let mut ports = (0, 0);
+    for part in parts {
+        match part {
+            TuplePart::Ip(addresses) => {
+                for address in addresses {
+                    match address {
+                        IPTuple::SourceAddress(IpAddr::V4(addr)) => source = Some(*addr),
+                        IPTuple::DestinationAddress(IpAddr::V4(addr)) => destination = Some(*addr),
+                        _ => {}
+                    }
+                }
+            }
+            TuplePart::Proto(fields) => {
+                for field in fields {
+                    match field {
+                        ProtoTuple::Protocol(number) => protocol = Some(u8::from(*number)),
+                        ProtoTuple::SourcePort(port) => ports.0 = *port,
+                        ProtoTuple::DestinationPort(port) => ports.1 = *port,
+                        ProtoTuple::Other(other) => {
+                            if let Some(id) = icmp_id(other) {
+                                ports = (id, id);
+                            }
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    let tuple = Tuple {
+        source: source?,
+        destination: destination?,
+        source_port: ports.0,
+        destination_port: ports.1,
+    };
+    Some((protocol?, tuple))
+}
+
+fn icmp_id(field: &DefaultNla) -> Option<u16> {
+    if field.kind() != CTA_PROTO_ICMP_ID || field.value_len() != 2 {
+        return None;
+    }
+    let mut bytes = [0; 2];
+    field.emit_value(&mut bytes);
+    Some(u16::from_be_bytes(bytes))
+}
+
+/// The tuple as the kernel wants to be asked for it. ICMP is taken for an echo, the only kind
+/// that lasts.
+fn tuple_parts(protocol: u8, tuple: &Tuple) -> Vec<TuplePart> {
+    let protocol = Protocol::from(protocol);
+    let mut fields = vec![ProtoTuple::Protocol(protocol)];
+    if protocol == Protocol::Icmp {
+        let field = |kind, value: &[u8]| ProtoTuple::Other(DefaultNla::new(kind, value.to_vec()));
+        fields.extend([
+            field(CTA_PROTO_ICMP_ID, &tuple.source_port.to_be_bytes()),
+            field(CTA_PROTO_ICMP_TYPE, &[ICMP_ECHO]),
+            field(CTA_PROTO_ICMP_CODE, &[0]),
+        ]);
+    } else {
+        fields.extend([
+            ProtoTuple::SourcePort(tuple.source_port),
+            ProtoTuple::DestinationPort(tuple.destination_port),
+        ]);
+    }
+    vec![
+        TuplePart::Ip(vec![
+            IPTuple::SourceAddress(IpAddr::V4(tuple.source)),
+            IPTuple::DestinationAddress(IpAddr::V4(tuple.destination)),
+        ]),
+        TuplePart::Proto(fields),
+    ]
+}
