@@ -1,7 +1,10 @@
 //! The cluster's network configuration, as all nodes read it from the store.
 
+mod parse;
+
 use ipnet::Ipv4Net;
 
+pub use self::parse::ConfigError;
 use super::net::{Mtu, Subnet, Vni};
 
 /// `<prefix>/config`, checked, with defaults filled in.
