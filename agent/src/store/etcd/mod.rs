@@ -1,1 +1,4 @@
 //! Leases in etcd v3.
+
+pub mod codec;
+pub mod keys;
