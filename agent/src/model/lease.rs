@@ -101,27 +101,43 @@ impl Snapshot {
         let at = match event {
             LeaseEvent::Put(lease) => {
                 let at = lease.modified;
-                self.rejected.remove(&key_of(lease.subnet));
+                let name = key_of(lease.subnet);
+                self.rejected.retain(|key, _| !names(key, &name));
                 self.leases.insert(lease.subnet, lease);
                 at
             }
             LeaseEvent::Reject { key, rejected, at } => {
-                if let Some(subnet) = rejected.subnet {
-                    self.leases.remove(&subnet);
-                }
+                self.forget(&key, rejected.subnet, key_of);
                 self.rejected.insert(key, rejected);
                 at
             }
             LeaseEvent::Gone { key, subnet, at } => {
-                if let Some(subnet) = subnet {
-                    self.leases.remove(&subnet);
-                }
-                self.rejected.remove(&key);
+                self.forget(&key, subnet, key_of);
                 at
             }
         };
         self.revision = self.revision.max(at);
     }
+
+    /// Drops what a key held: a rejected record, or else the lease whose very key it is. A key
+    /// that only overlaps a lease (`10.3.1.7-24`) must not take it along.
+    fn forget(&mut self, key: &str, subnet: Option<Subnet>, key_of: impl Fn(Subnet) -> String) {
+        if self.rejected.remove(key).is_some() {
+            return;
+        }
+        let Some(subnet) = subnet else {
+            return;
+        };
+        if names(key, &key_of(subnet)) {
+            self.leases.remove(&subnet);
+        }
+    }
+}
+
+/// Whether a key is the one of that name, alone or with an IPv6 subnet beside it.
+fn names(key: &str, name: &str) -> bool {
+    key.strip_prefix(name)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('&'))
 }
 
 /// What this node asks of the store.

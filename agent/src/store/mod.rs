@@ -13,6 +13,7 @@ use crate::model::{
 pub mod etcd;
 #[cfg(any(test, feature = "fakes"))]
 pub mod memory;
+pub mod record;
 
 /// What can go wrong with the store, as far as a caller acts on it.
 #[derive(Debug, thiserror::Error)]

@@ -1,0 +1,211 @@
+//! What one raw record of the store means, the same for every store.
+
+use std::collections::BTreeMap;
+
+use super::etcd::{codec, keys::Keys};
+use crate::{
+    lease::allocate::Taken,
+    model::lease::{Lease, LeaseEvent, Rejected, Revision, Snapshot},
+};
+
+/// A key and its value as the store has them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Raw {
+    /// The key.
+    pub key: Vec<u8>,
+    /// The value.
+    pub value: Vec<u8>,
+    /// The store's lease; 0 for none, which makes the record a reservation.
+    pub lease: i64,
+    /// When it was last written.
+    pub modified: i64,
+}
+
+impl Raw {
+    /// The key for messages and maps.
+    #[must_use]
+    pub fn key_text(&self) -> String {
+        String::from_utf8_lossy(&self.key).into_owned()
+    }
+
+    /// Reads the record.
+    pub fn read(&self, keys: &Keys) -> Result<Lease, Rejected> {
+        let name = keys.read(&self.key).map_err(|error| Rejected {
+            subnet: error.subnet,
+            why: error.to_string(),
+        })?;
+        let attrs = codec::decode(&self.value).map_err(|error| Rejected {
+            subnet: Some(name.subnet),
+            why: error.to_string(),
+        })?;
+        Ok(Lease {
+            subnet: name.subnet,
+            attrs,
+            store_lease: (self.lease != 0).then_some(self.lease),
+            modified: Revision(self.modified),
+        })
+    }
+
+    /// The record as the choice of a subnet sees it; `None` where it names no subnet.
+    #[must_use]
+    pub fn taken(&self, keys: &Keys) -> Option<Taken> {
+        let (subnet, holder) = match self.read(keys) {
+            Ok(lease) => (lease.subnet, Some(lease.attrs.public_ip)),
+            Err(rejected) => (rejected.subnet?, None),
+        };
+        let key = self.key_text();
+        Some(Taken {
+            ours_by_form: key == keys.lease(subnet),
+            key,
+            subnet,
+            holder,
+        })
+    }
+
+    /// The event of the record's writing.
+    #[must_use]
+    pub fn written(&self, keys: &Keys) -> LeaseEvent {
+        match self.read(keys) {
+            Ok(lease) => LeaseEvent::Put(lease),
+            Err(rejected) => LeaseEvent::Reject {
+                key: self.key_text(),
+                rejected,
+                at: Revision(self.modified),
+            },
+        }
+    }
+
+    /// The event of the record's end.
+    #[must_use]
+    pub fn gone(&self, keys: &Keys) -> LeaseEvent {
+        let subnet = match keys.read(&self.key) {
+            Ok(name) => Some(name.subnet),
+            // A record that was never a lease must not take one with it.
+            Err(_not_a_lease) => None,
+        };
+        LeaseEvent::Gone {
+            key: self.key_text(),
+            subnet,
+            at: Revision(self.modified),
+        }
+    }
+}
+
+/// Every record at one revision.
+#[must_use]
+pub fn snapshot(keys: &Keys, records: &[Raw], revision: Revision) -> Snapshot {
+    let mut leases = BTreeMap::new();
+    let mut rejected = BTreeMap::new();
+    for raw in records {
+        match raw.read(keys) {
+            // A key for both families sorts after the one for IPv4 alone; the first one counts.
+            Ok(lease) if leases.contains_key(&lease.subnet) => {
+                let why = format!("another key holds {} as well", lease.subnet);
+                let subnet = Some(lease.subnet);
+                rejected.insert(raw.key_text(), Rejected { subnet, why });
+            }
+            Ok(lease) => {
+                leases.insert(lease.subnet, lease);
+            }
+            Err(reason) => {
+                rejected.insert(raw.key_text(), reason);
+            }
+        }
+    }
+    Snapshot {
+        revision,
+        leases,
+        rejected,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"{"PublicIP":"192.0.2.1","PublicIPv6":null}"#;
+
+    fn raw(name: &str, value: &str) -> Raw {
+        Raw {
+            key: format!("/x/subnets/{name}").into_bytes(),
+            value: value.as_bytes().to_vec(),
+            lease: 7,
+            modified: 3,
+        }
+    }
+
+    #[test]
+    fn a_bad_record_touches_no_other() {
+        let keys = Keys::new("/x");
+        let records = [
+            raw("10.3.1.0-24", GOOD),
+            raw("10.3.1.0-24&fd00::-64", GOOD),
+            raw("10.3.1.5-24", GOOD),
+            raw("10.3.2.0-24", "[]"),
+            raw("10.3.3.0-24&fd00::-64", GOOD),
+            raw("garbage", GOOD),
+        ];
+        let snapshot = snapshot(&keys, &records, Revision(9));
+        let subnets: Vec<String> = snapshot.leases.keys().map(ToString::to_string).collect();
+        assert_eq!(subnets, ["10.3.1.0/24", "10.3.3.0/24"]);
+        assert_eq!(snapshot.rejected.len(), 4);
+        assert_eq!(
+            snapshot.leases.values().next().unwrap().store_lease,
+            Some(7)
+        );
+        let taken: Vec<Taken> = records.iter().filter_map(|r| r.taken(&keys)).collect();
+        assert_eq!(taken.len(), 5);
+        assert!(taken[0].ours_by_form && !taken[1].ours_by_form && !taken[2].ours_by_form);
+    }
+
+    #[test]
+    fn a_bad_record_comes_and_goes_beside_a_lease() {
+        let keys = Keys::new("/x");
+        let good = raw("10.3.1.0-24", GOOD);
+        let start = snapshot(&keys, std::slice::from_ref(&good), Revision(3));
+        for name in [
+            "10.3.1.5-24",
+            "10.3.1.0-24&x",
+            "10.3.1.0-24hi",
+            "10.3.0.0-16",
+        ] {
+            let bad = raw(name, "{}");
+            let mut followed = start.clone();
+            followed.apply(bad.written(&keys), |subnet| keys.lease(subnet));
+            assert_eq!(
+                (followed.leases.len(), followed.rejected.len()),
+                (1, 1),
+                "{name}"
+            );
+            followed.apply(bad.gone(&keys), |subnet| keys.lease(subnet));
+            assert_eq!(followed, start, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_lease_that_turns_bad_is_one_no_more() {
+        let keys = Keys::new("/x");
+        for name in ["10.3.1.0-24", "10.3.1.0-24&fd00::-64"] {
+            let good = raw(name, GOOD);
+            let mut followed = snapshot(&keys, std::slice::from_ref(&good), Revision(3));
+            followed.apply(raw(name, "{}").written(&keys), |subnet| keys.lease(subnet));
+            assert_eq!(
+                (followed.leases.len(), followed.rejected.len()),
+                (0, 1),
+                "{name}"
+            );
+            followed.apply(good.gone(&keys), |subnet| keys.lease(subnet));
+            assert_eq!(
+                (followed.leases.len(), followed.rejected.len()),
+                (0, 0),
+                "{name}"
+            );
+            followed.apply(good.written(&keys), |subnet| keys.lease(subnet));
+            assert_eq!(
+                (followed.leases.len(), followed.rejected.len()),
+                (1, 0),
+                "{name}"
+            );
+        }
+    }
+}
