@@ -1,1 +1,330 @@
 //! What can be typed: flags, environment and verbs. Nothing here does anything.
+//!
+//! `weft run` takes flanneld's flags as they are: one dash or two, `--flag=value`, and each flag
+//! as `FLANNELD_<NAME>` in the environment; `WEFT_<NAME>` works too, and wins. The command line
+//! wins over both.
+
+use std::{ffi::OsString, net::IpAddr, path::PathBuf};
+
+use clap::{
+    ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
+    error::ErrorKind, parser::ValueSource,
+};
+
+use crate::admin::dump::What;
+
+/// Where a running agent answers.
+pub const SOCKET: &str = "/run/weft/weft.sock";
+
+/// An eBPF-accelerated overlay agent for container hosts, in flannel's place.
+#[derive(Debug, Parser)]
+#[command(name = "weft", version, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What `weft` can do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Runs the agent.
+    Run(Box<RunArgs>),
+    /// Says how the agent is. Exit code 0 when it is ready, 1 when not, 3 when none answers.
+    Status(StatusArgs),
+    /// Shows what the pinned maps hold, whether an agent runs or not.
+    Dump(DumpArgs),
+    /// Prints Docker's options out of subnet.env, as mk-docker-opts.sh does.
+    DockerOpts(DockerOptsArgs),
+    /// Removes what the agent left: programs, maps, device, rules and files. The lease stays.
+    Cleanup(CleanupArgs),
+}
+
+/// Flags of `weft run`.
+#[derive(Clone, Debug, Args)]
+pub struct RunArgs {
+    /// etcd endpoints, separated by commas.
+    #[arg(long, default_value = "http://127.0.0.1:4001,http://127.0.0.1:2379")]
+    pub etcd_endpoints: String,
+    /// Key prefix in etcd.
+    #[arg(long, default_value = "/coreos.com/network")]
+    pub etcd_prefix: String,
+    /// Client key for etcd, in PEM.
+    #[arg(long)]
+    pub etcd_keyfile: Option<PathBuf>,
+    /// Client certificate for etcd, in PEM.
+    #[arg(long)]
+    pub etcd_certfile: Option<PathBuf>,
+    /// Certificates that sign etcd's own, in PEM.
+    #[arg(long)]
+    pub etcd_cafile: Option<PathBuf>,
+    /// User in etcd.
+    #[arg(long)]
+    pub etcd_username: Option<String>,
+    /// Password of that user. Better in the environment: a command line can be read by others.
+    #[arg(long)]
+    pub etcd_password: Option<String>,
+    /// Give up (exit code 69) when etcd has not given what is needed to start within this many
+    /// seconds; 0 waits for ever, as flanneld does.
+    #[arg(long, default_value_t = 0)]
+    pub etcd_wait: u64,
+    /// Interface of the underlay, by name or address; may be repeated, the first that fits wins.
+    #[arg(long, action = ArgAction::Append)]
+    pub iface: Vec<String>,
+    /// The same by regular expression, over addresses first, then over names.
+    #[arg(long, action = ArgAction::Append)]
+    pub iface_regex: Vec<String>,
+    /// The interface that the kernel would reach this address by.
+    #[arg(long)]
+    pub iface_can_reach: Option<IpAddr>,
+    /// Address that peers send to, when it is not the interface's.
+    #[arg(long)]
+    pub public_ip: Option<std::net::Ipv4Addr>,
+    /// Where subnet.env is written, and the last subnet is read from.
+    #[arg(long, default_value = "/run/flannel/subnet.env")]
+    pub subnet_file: PathBuf,
+    /// Renew the lease at the latest this many minutes before its end, 1 to 1439.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=1439))]
+    pub subnet_lease_renew_margin: u64,
+    /// Masquerade what leaves the overlay.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false,
+        default_missing_value = "true", action = ArgAction::Set)]
+    pub ip_masq: bool,
+    /// Leave `--random-fully` off the masquerade rules.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false,
+        default_missing_value = "true", action = ArgAction::Set)]
+    pub ip_masq_fully_random_disable: bool,
+    /// Accept the overlay's packets in FORWARD.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = true,
+        default_missing_value = "true", action = ArgAction::Set)]
+    pub iptables_forward_rules: bool,
+    /// Seconds between two looks at the rules.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
+    pub iptables_resync: u64,
+    /// What moves the packets: programs where the kernel can (auto), programs or nothing (ebpf),
+    /// or the kernel alone (kernel).
+    #[arg(long, value_enum, default_value_t = DatapathChoice::Auto)]
+    pub datapath: DatapathChoice,
+    /// Whether the programs take packets; off: they guard and count, the kernel moves everything.
+    #[arg(long, value_enum, default_value_t = FastPathChoice::Auto)]
+    pub fast_path: FastPathChoice,
+    /// Where the agent answers `weft status`.
+    #[arg(long, default_value = SOCKET)]
+    pub socket: PathBuf,
+    /// What to log: a level (error, warn, info, debug, trace), or a filter by module.
+    #[arg(long, default_value = "info")]
+    pub log: String,
+    /// How to log.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+/// `--datapath`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DatapathChoice {
+    /// Programs where the kernel can, else the kernel.
+    Auto,
+    /// Programs, or exit.
+    Ebpf,
+    /// The kernel alone.
+    Kernel,
+}
+
+/// `--fast-path`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FastPathChoice {
+    /// On, unless the network's config rules it out.
+    Auto,
+    /// On.
+    On,
+    /// Off.
+    Off,
+}
+
+/// `--log-format`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
+
+/// `-o`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
+
+/// Flags of `weft status`.
+#[derive(Clone, Debug, Args)]
+pub struct StatusArgs {
+    /// Form of the output.
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+    /// Where the agent answers.
+    #[arg(long, default_value = SOCKET)]
+    pub socket: PathBuf,
+}
+
+/// Flags of `weft dump`.
+#[derive(Clone, Debug, Args)]
+pub struct DumpArgs {
+    /// What to show.
+    #[arg(value_enum)]
+    pub what: What,
+    /// Form of the output.
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+    /// VXLAN network identifier of the network.
+    #[arg(long, default_value_t = 1)]
+    pub vni: u32,
+}
+
+/// Flags of `weft docker-opts`.
+#[derive(Clone, Debug, Args)]
+pub struct DockerOptsArgs {
+    /// The file to read.
+    #[arg(short = 'f', long, default_value = "/run/flannel/subnet.env")]
+    pub subnet_file: PathBuf,
+    /// Only the individual variables.
+    #[arg(short, long)]
+    pub individual: bool,
+    /// Only the combined one.
+    #[arg(short, long)]
+    pub combined: bool,
+    /// Name of the combined one.
+    #[arg(short, long, default_value = "DOCKER_OPTS")]
+    pub key: String,
+    /// Leave out whether Docker should masquerade.
+    #[arg(short = 'm', long)]
+    pub no_ip_masq: bool,
+}
+
+/// Flags of `weft cleanup`.
+#[derive(Clone, Debug, Args)]
+pub struct CleanupArgs {
+    /// VXLAN network identifier of the network.
+    #[arg(long, default_value_t = 1)]
+    pub vni: u32,
+    /// The subnet file to remove.
+    #[arg(long, default_value = "/run/flannel/subnet.env")]
+    pub subnet_file: PathBuf,
+}
+
+/// Reads the command line and, for `weft run`, the environment.
+pub fn parse(
+    args: impl IntoIterator<Item = OsString>,
+    environment: impl Fn(&str) -> Option<String>,
+) -> Result<Cli, clap::Error> {
+    let args: Vec<OsString> = double_dashes(args.into_iter().collect());
+    let first = Cli::command().try_get_matches_from(&args)?;
+    let mut all = args;
+    if let Some(("run", given)) = first.subcommand() {
+        for (name, id) in run_flags() {
+            if given.value_source(&id) == Some(ValueSource::CommandLine) {
+                continue;
+            }
+            let variable = name.to_uppercase().replace('-', "_");
+            let value = ["WEFT_", "FLANNELD_"]
+                .iter()
+                .filter_map(|prefix| environment(&format!("{prefix}{variable}")))
+                .find(|value| !value.is_empty());
+            if let Some(value) = value {
+                all.push(format!("--{name}={value}").into());
+            }
+        }
+    }
+    Cli::from_arg_matches(&Cli::command().try_get_matches_from(all)?)
+}
+
+/// The exit code for a command line that cannot be used.
+#[must_use]
+pub fn usage_code(error: &clap::Error, args: &[OsString]) -> u8 {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => 0,
+        _ if args.get(1).is_some_and(|verb| verb == "run") => 64,
+        _ => 2,
+    }
+}
+
+/// Names and clap's ids of the flags of `weft run`.
+fn run_flags() -> Vec<(String, String)> {
+    let command = Cli::command();
+    let Some(run) = command.find_subcommand("run") else { return Vec::new() };
+    run.get_arguments()
+        .filter_map(|arg| Some((arg.get_long()?.to_owned(), arg.get_id().to_string())))
+        .filter(|(name, _)| name != "help")
+        .collect()
+}
+
+/// Go's flags take one dash as well as two: `-iface=eth0` becomes `--iface=eth0`.
+fn double_dashes(args: Vec<OsString>) -> Vec<OsString> {
+    if args.get(1).is_none_or(|verb| verb != "run") {
+        return args;
+    }
+    let flags = run_flags();
+    args.into_iter()
+        .map(|arg| {
+            let single = arg.to_str().and_then(|text| text.strip_prefix('-')).filter(|rest| {
+                let name = rest.split('=').next().unwrap_or(rest);
+                flags.iter().any(|(flag, _)| flag == name)
+            });
+            match single {
+                Some(rest) => OsString::from(format!("--{rest}")),
+                None => arg,
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(args: &[&str], environment: &[(&str, &str)]) -> Result<RunArgs, clap::Error> {
+        let args = ["weft", "run"].iter().chain(args).map(OsString::from);
+        let found = |name: &str| {
+            let mut pairs = environment.iter();
+            pairs.find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        };
+        match parse(args, found)?.verb {
+            Verb::Run(args) => Ok(*args),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_command_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_come_with_one_dash_or_two() {
+        for args in [["-iface", "eth0"], ["--iface", "eth0"]] {
+            assert_eq!(run(&args, &[]).unwrap().iface, ["eth0"]);
+        }
+        assert_eq!(run(&["-iface=eth0", "--iface=eth1"], &[]).unwrap().iface, ["eth0", "eth1"]);
+        assert!(run(&["-nonsense"], &[]).is_err());
+    }
+
+    #[test]
+    fn booleans_need_an_equals_sign_to_be_given_a_value() {
+        assert!(!run(&[], &[]).unwrap().ip_masq);
+        assert!(run(&["--ip-masq"], &[]).unwrap().ip_masq);
+        assert!(!run(&["-ip-masq=false"], &[]).unwrap().ip_masq);
+        assert!(!run(&["--iptables-forward-rules=false"], &[]).unwrap().iptables_forward_rules);
+    }
+
+    #[test]
+    fn the_environment_fills_what_was_not_typed_and_ours_wins() {
+        let both = [("FLANNELD_IFACE", "a"), ("WEFT_IFACE", "b"), ("FLANNELD_IP_MASQ", "true")];
+        let args = run(&[], &both).unwrap();
+        assert_eq!((args.iface, args.ip_masq), (vec!["b".to_owned()], true));
+        assert_eq!(run(&["--iface=c"], &both).unwrap().iface, ["c"]);
+        assert!(run(&[], &[("FLANNELD_IP_MASQ", "perhaps")]).is_err());
+    }
+}

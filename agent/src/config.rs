@@ -1,1 +1,109 @@
 //! The agent's own configuration: typed, checked, free of the command line.
+
+use std::{net::IpAddr, path::PathBuf, time::Duration};
+
+use regex::Regex;
+
+use crate::{
+    cli::{DatapathChoice, FastPathChoice, RunArgs},
+    store::etcd::EtcdConfig,
+    uplink::UplinkRequest,
+};
+
+/// What the agent is asked to do.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The store.
+    pub etcd: EtcdConfig,
+    /// How long to wait for the store at start; `None` for ever.
+    pub store_wait: Option<Duration>,
+    /// Which interface carries the underlay; `can_reach` is looked up at start.
+    pub uplink: UplinkRequest,
+    /// `--iface-can-reach`.
+    pub can_reach: Option<IpAddr>,
+    /// Where subnet.env goes.
+    pub subnet_file: PathBuf,
+    /// Renew this long before the end at the latest.
+    pub renew_margin: Duration,
+    /// Masquerade what leaves the overlay.
+    pub masquerade: bool,
+    /// With `--random-fully`.
+    pub random_fully: bool,
+    /// Accept rules in FORWARD.
+    pub forward: bool,
+    /// Time between two looks at the rules.
+    pub firewall_every: Duration,
+    /// What moves the packets.
+    pub datapath: DatapathChoice,
+    /// Whether the programs take packets.
+    pub fast_path: FastPathChoice,
+    /// Where the agent answers.
+    pub socket: PathBuf,
+}
+
+/// Every problem of a command line, each by its flag.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct ConfigErrors(pub Vec<String>);
+
+impl TryFrom<RunArgs> for Config {
+    type Error = ConfigErrors;
+
+    fn try_from(args: RunArgs) -> Result<Self, ConfigErrors> {
+        let mut errors = Vec::new();
+        let mut iface_regexes = Vec::new();
+        for text in &args.iface_regex {
+            match Regex::new(text) {
+                Ok(regex) => iface_regexes.push(regex),
+                Err(error) => errors.push(format!("--iface-regex {text}: {error}")),
+            }
+        }
+        let endpoints: Vec<String> = args
+            .etcd_endpoints
+            .split(',')
+            .map(str::trim)
+            .filter(|endpoint| !endpoint.is_empty())
+            .map(str::to_owned)
+            .collect();
+        if endpoints.is_empty() {
+            errors.push("--etcd-endpoints names no endpoint".to_owned());
+        }
+        if args.etcd_keyfile.is_some() != args.etcd_certfile.is_some() {
+            errors.push("--etcd-keyfile and --etcd-certfile belong together".to_owned());
+        }
+        if args.etcd_username.is_some() != args.etcd_password.is_some() {
+            errors.push("--etcd-username and --etcd-password belong together".to_owned());
+        }
+        if !errors.is_empty() {
+            return Err(ConfigErrors(errors));
+        }
+        Ok(Self {
+            etcd: EtcdConfig {
+                endpoints,
+                prefix: args.etcd_prefix,
+                cafile: args.etcd_cafile,
+                certfile: args.etcd_certfile,
+                keyfile: args.etcd_keyfile,
+                username: args.etcd_username,
+                password: args.etcd_password,
+            },
+            store_wait: (args.etcd_wait > 0).then(|| Duration::from_secs(args.etcd_wait)),
+            uplink: UplinkRequest {
+                ifaces: args.iface,
+                iface_regexes,
+                can_reach: None,
+                public_ip: args.public_ip,
+            },
+            can_reach: args.iface_can_reach,
+            subnet_file: args.subnet_file,
+            renew_margin: Duration::from_secs(args.subnet_lease_renew_margin * 60),
+            masquerade: args.ip_masq,
+            random_fully: !args.ip_masq_fully_random_disable,
+            forward: args.iptables_forward_rules,
+            firewall_every: Duration::from_secs(args.iptables_resync),
+            datapath: args.datapath,
+            fast_path: args.fast_path,
+            socket: args.socket,
+        })
+    }
+}

@@ -1,5 +1,9 @@
 //! Desired state, the plan that leads there, and the loop that applies it.
 
 pub mod desired;
+pub mod flowkeeper;
 pub mod flows;
+pub mod leases;
 pub mod plan;
+pub mod renewal;
+pub mod run;

@@ -1,0 +1,139 @@
+//! Keeps the record of the stack's flows in step with conntrack.
+
+use std::{
+    collections::BTreeSet,
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
+
+use ipnet::Ipv4Net;
+use tracing::{debug, warn};
+
+use super::flows::{Scope, difference};
+use crate::{
+    datapath::{Datapath, DatapathError},
+    model::{net::Subnet, network::NetworkConfig},
+    netlink::{
+        NetlinkError,
+        conntrack::{self, ConntrackEvent},
+    },
+};
+
+/// A complete comparison now and then: conntrack entries made while nobody listened end without an
+/// event.
+const EVERY: Duration = Duration::from_secs(30);
+
+/// The record's keeper.
+#[derive(Debug)]
+pub struct FlowKeeper {
+    scope: Option<Scope>,
+    /// When the record was last compared in full; `None` when it must be before anything is taken.
+    synced: Option<Instant>,
+    recorded: usize,
+    failure: Option<String>,
+}
+
+impl Default for FlowKeeper {
+    fn default() -> Self {
+        Self { scope: None, synced: None, recorded: 0, failure: None }
+    }
+}
+
+impl FlowKeeper {
+    /// Says whose flows are recorded.
+    pub fn scope(
+        &mut self,
+        network: &NetworkConfig,
+        own: Subnet,
+        locals: impl Iterator<Item = Ipv4Addr>,
+    ) {
+        let locals: BTreeSet<Ipv4Addr> = locals.collect();
+        let own: Option<Ipv4Net> = own.v4();
+        self.scope = own.map(|own| Scope { own, network: network.network, locals });
+    }
+
+    /// A conntrack entry ended, or events were lost.
+    pub fn heard(&mut self, datapath: &mut impl Datapath, event: &ConntrackEvent) {
+        match event {
+            ConntrackEvent::Overrun => {
+                debug!("conntrack events were lost: comparing in full");
+                self.synced = None;
+            }
+            ConntrackEvent::Destroyed(tracked) => {
+                let Some(scope) = &self.scope else { return };
+                for key in scope.keys(tracked).keys() {
+                    if let Err(error) = datapath.forget_flow(key) {
+                        warn!(%error, "a flow's record was not ended: will compare in full");
+                        self.synced = None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Compares in full if that is due, and makes room when the record overflowed.
+    pub async fn tend(&mut self, datapath: &mut impl Datapath) {
+        let full = datapath.flows_full(false).unwrap_or(false);
+        if full || self.synced.is_none_or(|at| at.elapsed() >= EVERY) {
+            self.sync(datapath).await;
+            if full && self.failure.is_none() {
+                warn!("the record of the stack's flows overflowed: everything went to the stack");
+                if let Err(error) = datapath.flows_full(true) {
+                    self.failure = Some(error.to_string());
+                }
+            }
+        }
+    }
+
+    /// Compares in full if that has never succeeded.
+    pub async fn ensure_synced(&mut self, datapath: &mut impl Datapath) {
+        if self.synced.is_none() {
+            self.sync(datapath).await;
+        }
+    }
+
+    /// In words, for status.
+    pub fn state(&self) -> Result<String, String> {
+        match &self.failure {
+            None => Ok(format!("{} flows stay with the stack", self.recorded)),
+            Some(why) => Err(why.clone()),
+        }
+    }
+
+    async fn sync(&mut self, datapath: &mut impl Datapath) {
+        let Some(scope) = &self.scope else { return };
+        self.failure = match compare(scope, datapath).await {
+            Ok(recorded) => {
+                self.recorded = recorded;
+                self.synced = Some(Instant::now());
+                None
+            }
+            Err(why) => {
+                warn!(why, "the record of the stack's flows cannot be compared with conntrack");
+                // Without conntrack there are no flows to keep apart; try again when due.
+                self.synced = Some(Instant::now());
+                Some(why)
+            }
+        };
+    }
+}
+
+/// Reads the record first, then conntrack: what is recorded in between is in neither and stays.
+async fn compare(scope: &Scope, datapath: &mut impl Datapath) -> Result<usize, String> {
+    let before = datapath.flows().map_err(said)?;
+    let dump = conntrack::dump().await.map_err(|error: NetlinkError| error.to_string())?;
+    let (record, forget) = difference(scope, &before, &dump);
+    let left = before.len() + record.len() - forget.len();
+    for key in &forget {
+        datapath.forget_flow(key).map_err(said)?;
+    }
+    for (key, entry) in record {
+        datapath.record_flow(&key, entry).map_err(said)?;
+    }
+    Ok(left)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "goes into map_err")]
+fn said(error: DatapathError) -> String {
+    error.to_string()
+}
