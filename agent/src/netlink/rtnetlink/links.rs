@@ -218,3 +218,35 @@ fn vxlan(parts: &[InfoVxlan]) -> Option<VxlanAttrs> {
     attrs.vni = vni?;
     Some(attrs)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_told_apart() {
+        let bridge = |parts| {
+            kind(
+                vec![
+                    LinkInfo::Kind(InfoKind::Bridge),
+                    LinkInfo::Data(InfoData::Bridge(parts)),
+                ],
+                false,
+            )
+        };
+        for vlan_filtering in [true, false] {
+            let parts = vec![InfoBridge::VlanFiltering(vlan_filtering)];
+            assert_eq!(bridge(parts), LinkKind::Bridge { vlan_filtering });
+        }
+        // A kernel without VLAN filtering does not mention it.
+        let vlan_filtering = false;
+        assert_eq!(bridge(Vec::new()), LinkKind::Bridge { vlan_filtering });
+        let veth = |peer_elsewhere| kind(vec![LinkInfo::Kind(InfoKind::Veth)], peer_elsewhere);
+        for peer_elsewhere in [true, false] {
+            assert_eq!(veth(peer_elsewhere), LinkKind::Veth { peer_elsewhere });
+        }
+        let wireguard = kind(vec![LinkInfo::Kind(InfoKind::Wireguard)], false);
+        assert_eq!(wireguard, LinkKind::Other("wireguard".to_owned()));
+        assert_eq!(kind(Vec::new(), true), LinkKind::Other(String::new()));
+    }
+}

@@ -1,36 +1,29 @@
 //! Connections as conntrack has them: all of them, and those that end.
 
+mod wire;
+
 use std::{
     collections::VecDeque,
     fmt, io,
-    net::{IpAddr, Ipv4Addr},
+    net::Ipv4Addr,
     pin::Pin,
     task::{Context, Poll},
 };
 
 use futures::Stream;
-use netlink_packet_core::{
-    DefaultNla, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage,
-    NetlinkPayload, Nla,
-};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_netfilter::{
-    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
-    conntrack::{
-        ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Protocol, Status,
-        Tuple as TuplePart,
-    },
+    NetfilterHeader, NetfilterMessage, NetfilterProtoFamily,
+    conntrack::{ConntrackAttribute, ConntrackMessage},
 };
 use rtnetlink::sys::{
     AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocols::NETLINK_NETFILTER,
 };
 
+use self::wire::{ended, messages, read, tuple_parts};
 use super::{NetlinkError, grow_receive_buffer};
 
 const NFNLGRP_CONNTRACK_DESTROY: u32 = 3;
-const CTA_PROTO_ICMP_ID: u16 = 4;
-const CTA_PROTO_ICMP_TYPE: u16 = 5;
-const CTA_PROTO_ICMP_CODE: u16 = 6;
-const ICMP_ECHO: u8 = 8;
 
 /// Room for some ten thousand connections that end at once.
 const RECEIVE_BUFFER: usize = 8 << 20;
@@ -229,145 +222,4 @@ fn failed(call: &str, source: io::Error) -> NetlinkError {
         call: format!("{call} ({REMEDY})"),
         source,
     }
-}
-
-/// The messages of a datagram. One that cannot be read is left out; the rest still counts.
-fn messages(mut bytes: &[u8]) -> Vec<NetlinkMessage<NetfilterMessage>> {
-    let mut found = Vec::new();
-    while let Ok(buffer) = NetlinkBuffer::new_checked(bytes) {
-        let length = usize::try_from(buffer.length()).unwrap_or(usize::MAX);
-        let Some(message) = bytes.get(..length) else {
-            break;
-        };
-        match NetlinkMessage::deserialize(message) {
-            Ok(message) => found.push(message),
-            Err(error) => tracing::debug!(%error, "unreadable conntrack message"),
-        }
-        // Messages begin at multiples of four; the last need not be filled up.
-        bytes = bytes
-            .get(length.next_multiple_of(4)..)
-            .filter(|_| length > 0)
-            .unwrap_or_default();
-    }
-    found
-}
-
-fn ended(datagram: &[u8]) -> impl Iterator<Item = Tracked> {
-    messages(datagram)
-        .into_iter()
-        .filter_map(|message| match message.payload {
-            NetlinkPayload::InnerMessage(message) => match message.inner {
-                NetfilterMessageInner::Conntrack(ConntrackMessage::Delete(_)) => read(&message),
-                _ => None,
-            },
-            _ => None,
-        })
-}
-
-fn read(message: &NetfilterMessage) -> Option<Tracked> {
-    let NetfilterMessageInner::Conntrack(
-        ConntrackMessage::New(attributes) | ConntrackMessage::Delete(attributes),
-    ) = &message.inner
-    else {
-        return None;
-    };
-    let mut original = None;
-    let mut reply = None;
-    let mut natted = false;
-    for attribute in attributes {
-        match attribute {
-            ConntrackAttribute::CtaTupleOrig(parts) => original = tuple(parts),
-            ConntrackAttribute::CtaTupleReply(parts) => reply = tuple(parts),
-            ConntrackAttribute::CtaStatus(status) => natted = status.intersects(Status::NatMask),
-            _ => {}
-        }
-    }
-    let (protocol, original) = original?;
-    let (_, reply) = reply?;
-    Some(Tracked {
-        protocol,
-        original,
-        reply,
-        natted,
-    })
-}
-
-/// Protocol and tuple; `None` for IPv6.
-fn tuple(parts: &[TuplePart]) -> Option<(u8, Tuple)> {
-    let mut source = None;
-    let mut destination = None;
-    let mut protocol = None;
-    let mut ports = (0, 0);
-    for part in parts {
-        match part {
-            TuplePart::Ip(addresses) => {
-                for address in addresses {
-                    match address {
-                        IPTuple::SourceAddress(IpAddr::V4(addr)) => source = Some(*addr),
-                        IPTuple::DestinationAddress(IpAddr::V4(addr)) => destination = Some(*addr),
-                        _ => {}
-                    }
-                }
-            }
-            TuplePart::Proto(fields) => {
-                for field in fields {
-                    match field {
-                        ProtoTuple::Protocol(number) => protocol = Some(u8::from(*number)),
-                        ProtoTuple::SourcePort(port) => ports.0 = *port,
-                        ProtoTuple::DestinationPort(port) => ports.1 = *port,
-                        ProtoTuple::Other(other) => {
-                            if let Some(id) = icmp_id(other) {
-                                ports = (id, id);
-                            }
-                        }
-                        _ => {}
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-    let tuple = Tuple {
-        source: source?,
-        destination: destination?,
-        source_port: ports.0,
-        destination_port: ports.1,
-    };
-    Some((protocol?, tuple))
-}
-
-fn icmp_id(field: &DefaultNla) -> Option<u16> {
-    if field.kind() != CTA_PROTO_ICMP_ID || field.value_len() != 2 {
-        return None;
-    }
-    let mut bytes = [0; 2];
-    field.emit_value(&mut bytes);
-    Some(u16::from_be_bytes(bytes))
-}
-
-/// The tuple as the kernel wants to be asked for it. ICMP is taken for an echo, the only kind
-/// that lasts.
-fn tuple_parts(protocol: u8, tuple: &Tuple) -> Vec<TuplePart> {
-    let protocol = Protocol::from(protocol);
-    let mut fields = vec![ProtoTuple::Protocol(protocol)];
-    if protocol == Protocol::Icmp {
-        let field = |kind, value: &[u8]| ProtoTuple::Other(DefaultNla::new(kind, value.to_vec()));
-        fields.extend([
-            field(CTA_PROTO_ICMP_ID, &tuple.source_port.to_be_bytes()),
-            field(CTA_PROTO_ICMP_TYPE, &[ICMP_ECHO]),
-            field(CTA_PROTO_ICMP_CODE, &[0]),
-        ]);
-    } else {
-        fields.extend([
-            ProtoTuple::SourcePort(tuple.source_port),
-            ProtoTuple::DestinationPort(tuple.destination_port),
-        ]);
-    }
-    vec![
-        TuplePart::Ip(vec![
-            IPTuple::SourceAddress(IpAddr::V4(tuple.source)),
-            IPTuple::DestinationAddress(IpAddr::V4(tuple.destination)),
-        ]),
-        TuplePart::Proto(fields),
-    ]
 }

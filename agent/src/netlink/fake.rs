@@ -1,1 +1,0 @@
-//! A host in memory, for tests of pure logic.

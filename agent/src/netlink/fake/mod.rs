@@ -1,0 +1,153 @@
+//! A host in memory, for tests of pure logic. It keeps the kernel's semantics as far as
+//! `tests/netlink_contract.rs` compares the two.
+
+mod semantics;
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
+};
+
+use futures::Stream;
+use tokio::sync::mpsc;
+
+use self::semantics::{change, next_index, route_to};
+use super::{HostChange, HostOp, Link, LinkKind, Netlink, NetlinkError, ObservedHost};
+use crate::model::{
+    net::{IfIndex, Mac},
+    peer::Hop,
+};
+
+/// The host. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct FakeHost(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    host: ObservedHost,
+    applied: Vec<HostOp>,
+    /// Attempts until now, failed ones included.
+    attempts: u64,
+    failures: BTreeMap<u64, i32>,
+    watchers: Vec<mpsc::Sender<HostChange>>,
+}
+
+impl FakeHost {
+    /// A host that looks like this.
+    #[must_use]
+    pub fn new(host: ObservedHost) -> Self {
+        let fake = Self::default();
+        fake.lock().host = host;
+        fake
+    }
+
+    /// Adds a link that is up, as another program would, and returns its number.
+    pub fn add_link(&self, name: &str, kind: LinkKind) -> IfIndex {
+        self.edit(|host| {
+            let index = next_index(host);
+            host.links.insert(
+                index,
+                Link {
+                    index,
+                    name: name.to_owned(),
+                    kind,
+                    mac: Some(Mac([2, 0, 0, 0, 0, index.get().to_be_bytes()[3]])),
+                    ethernet: true,
+                    mtu: 1500,
+                    up: true,
+                    carrier: true,
+                    master: None,
+                },
+            );
+            index
+        })
+    }
+
+    /// Changes the host behind the agent's back; whoever follows changes is told.
+    pub fn edit<R>(&self, edit: impl FnOnce(&mut ObservedHost) -> R) -> R {
+        let mut state = self.lock();
+        let result = edit(&mut state.host);
+        state.wake();
+        result
+    }
+
+    /// The `nth` application from now fails with that errno; the next one is the first.
+    pub fn fail_apply(&self, nth: u64, errno: i32) {
+        let mut state = self.lock();
+        let at = state.attempts + nth;
+        state.failures.insert(at, errno);
+    }
+
+    /// All that was applied, in order, without what failed.
+    #[must_use]
+    pub fn applied(&self) -> Vec<HostOp> {
+        self.lock().applied.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A test that panicked has failed already; what it left is still a host.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Changes of a [`FakeHost`].
+#[derive(Debug)]
+pub struct FakeChanges(mpsc::Receiver<HostChange>);
+
+impl Stream for FakeChanges {
+    type Item = HostChange;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<HostChange>> {
+        self.0.poll_recv(cx)
+    }
+}
+
+impl Netlink for FakeHost {
+    type Changes = FakeChanges;
+
+    async fn observe(&self) -> Result<ObservedHost, NetlinkError> {
+        Ok(self.lock().host.clone())
+    }
+
+    async fn apply(&self, op: &HostOp) -> Result<(), NetlinkError> {
+        let mut state = self.lock();
+        state.attempts += 1;
+        let attempt = state.attempts;
+        let result = match state.failures.remove(&attempt) {
+            Some(errno) => Err(errno),
+            None => change(&mut state.host, op),
+        };
+        result.map_err(|errno| NetlinkError::errno(op.to_string(), errno))?;
+        state.applied.push(op.clone());
+        state.wake();
+        Ok(())
+    }
+
+    async fn route_to(
+        &self,
+        destination: IpAddr,
+    ) -> Result<Option<(Hop, Option<IpAddr>)>, NetlinkError> {
+        Ok(route_to(&self.lock().host, destination))
+    }
+
+    async fn changes(&self) -> Result<FakeChanges, NetlinkError> {
+        // One is enough: a second change before the consumer looked adds nothing.
+        let (sender, changes) = mpsc::channel(1);
+        self.lock().watchers.push(sender);
+        Ok(FakeChanges(changes))
+    }
+}
+
+impl State {
+    fn wake(&mut self) {
+        self.watchers.retain(|watcher| {
+            !matches!(
+                watcher.try_send(HostChange),
+                Err(mpsc::error::TrySendError::Closed(_))
+            )
+        });
+    }
+}
