@@ -1,1 +1,184 @@
-//! Masquerade and forward rules, as flannel keeps them.
+//! flannel's iptables rules, and one of our own in front of them: containers talk to containers
+//! of other nodes by their own address, whatever else rewrites addresses on this host.
+
+mod rules;
+
+use std::{io, process::Stdio};
+
+use tokio::{io::AsyncWriteExt, process::Command};
+
+pub use self::rules::FirewallConfig;
+use self::rules::Wanted;
+
+/// Another program may hold the lock of the tables for a moment.
+const WAIT: &str = "--wait=5";
+
+/// Rules can change between reading them and repairing them, which then fails as a whole. More
+/// than a few times in a row is somebody else's fault.
+const ATTEMPTS: u32 = 3;
+
+/// Why the rules are not in place.
+#[derive(Debug, thiserror::Error)]
+pub enum FirewallError {
+    /// A program is missing.
+    #[error(
+        "{program} is not installed; install the Debian package iptables, or pass --ip-masq=false --iptables-forward-rules=false"
+    )]
+    Missing {
+        /// The program.
+        program: String,
+    },
+    /// A program could not be run.
+    #[error("run {program}: {source}")]
+    Run {
+        /// The program.
+        program: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// A program refused.
+    #[error("{command} failed: {said}")]
+    Refused {
+        /// The command line.
+        command: String,
+        /// What it printed.
+        said: String,
+    },
+}
+
+/// iptables as this host has it.
+#[derive(Clone, Debug)]
+pub struct Iptables {
+    program: String,
+    random_fully: bool,
+}
+
+impl Iptables {
+    /// Finds `iptables` and what it can do.
+    pub async fn open() -> Result<Self, FirewallError> {
+        Self::open_named("iptables").await
+    }
+
+    /// The same with another name, such as `iptables-legacy`; its companions are `<name>-save`
+    /// and `<name>-restore`.
+    pub async fn open_named(program: &str) -> Result<Self, FirewallError> {
+        let version = run(program, &["--version"], "").await?;
+        Ok(Self {
+            program: program.to_owned(),
+            random_fully: knows_random_fully(&version),
+        })
+    }
+
+    /// Puts the rules in place and in order; says whether anything had to be written.
+    pub async fn ensure(&self, config: &FirewallConfig) -> Result<bool, FirewallError> {
+        let config = FirewallConfig {
+            random_fully: config.random_fully && self.random_fully,
+            ..*config
+        };
+        self.make(&Wanted::all(&config)).await
+    }
+
+    /// Removes all that is ours, by whichever configuration it was made.
+    pub async fn remove(&self) -> Result<(), FirewallError> {
+        self.make(&Wanted::none()).await.map(drop)
+    }
+
+    async fn make(&self, wanted: &[Wanted]) -> Result<bool, FirewallError> {
+        let mut repaired = false;
+        for table in wanted {
+            repaired |= self.make_table(table).await?;
+        }
+        Ok(repaired)
+    }
+
+    async fn make_table(&self, wanted: &Wanted) -> Result<bool, FirewallError> {
+        let save = format!("{}-save", self.program);
+        let restore = format!("{}-restore", self.program);
+        let mut attempt = 1;
+        loop {
+            let saved = run(&save, &["-t", wanted.table], "").await?;
+            let Some(repair) = wanted.repair(&saved) else {
+                return Ok(attempt > 1);
+            };
+            match run(&restore, &[WAIT, "--noflush"], &repair).await {
+                Ok(_) => return Ok(true),
+                Err(FirewallError::Refused { .. }) if attempt < ATTEMPTS => attempt += 1,
+                Err(other) => return Err(other),
+            }
+        }
+    }
+}
+
+/// `--random-fully` came with 1.6.2, and so did `iptables-restore --wait`.
+fn knows_random_fully(version: &str) -> bool {
+    let numbers = version
+        .split_ascii_whitespace()
+        .find_map(|word| word.strip_prefix('v'))
+        .unwrap_or_default();
+    let numbers: Vec<u32> = numbers.split('.').map_while(|n| n.parse().ok()).collect();
+    numbers >= vec![1, 6, 2]
+}
+
+/// Runs a program to its end and returns what it printed. It is killed if nobody waits any more.
+async fn run(program: &str, args: &[&str], input: &str) -> Result<String, FirewallError> {
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound => FirewallError::Missing {
+            program: program.to_owned(),
+        },
+        _ => FirewallError::Run {
+            program: program.to_owned(),
+            source,
+        },
+    };
+    let mut child = Command::new(program)
+        .args(args)
+        .env("LC_ALL", "C")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(failed)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        match stdin.write_all(input.as_bytes()).await {
+            // It has said its word already, which is the better error.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            other => other.map_err(failed)?,
+        }
+    }
+    let output = child.wait_with_output().await.map_err(failed)?;
+    if !output.status.success() {
+        return Err(FirewallError::Refused {
+            command: format!("{program} {}", args.join(" ")),
+            said: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        });
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_told_apart() {
+        for (version, knows) in [
+            ("iptables v1.8.9 (nf_tables)", true),
+            ("iptables v1.6.2", true),
+            ("iptables v1.6.1", false),
+            ("iptables v1.10.0 (legacy)", true),
+            ("something else", false),
+        ] {
+            assert_eq!(knows_random_fully(version), knows, "{version}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_missing_program_names_its_package() {
+        let error = Iptables::open_named("no-such-iptables").await.unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("no-such-iptables is not installed"), "{text}");
+        assert!(text.contains("Debian package iptables"), "{text}");
+    }
+}

@@ -1,0 +1,224 @@
+//! Which iptables rules there should be, and what to feed `iptables-restore` so that they are.
+//! Pure: it reads what `iptables-save` prints and writes what `iptables-restore` takes.
+
+use ipnet::Ipv4Net;
+
+/// Comment of our own rule, by which it is found again.
+const OWN_COMMENT: &str = "weft: containers keep their address";
+const MASQ_COMMENT: &str = "flanneld masq";
+const FORWARD_COMMENT: &str = "flanneld forward";
+
+/// What the rules depend on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FirewallConfig {
+    /// The whole overlay range.
+    pub network: Ipv4Net,
+    /// This node's slice.
+    pub subnet: Ipv4Net,
+    /// Rewrite the source of what leaves the overlay (`--ip-masq`).
+    pub masquerade: bool,
+    /// Choose the new source port at random.
+    pub random_fully: bool,
+    /// Accept forwarded packets from and to the overlay (`--iptables-forward-rules`).
+    pub forward: bool,
+}
+
+/// A table of ours: a chain that is all ours, reached by a jump, and a rule in front of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// Table name.
+    pub(super) table: &'static str,
+    /// The kernel's chain that leads to ours.
+    parent: &'static str,
+    /// First rule of the parent.
+    first: Option<String>,
+    /// Our chain; its rules in order, none when it should not be there.
+    chain: &'static str,
+    rules: Vec<String>,
+    /// Comment on the jump and on all rules of the chain.
+    comment: &'static str,
+}
+
+impl Wanted {
+    /// What a configuration asks for.
+    pub(super) fn all(config: &FirewallConfig) -> [Self; 2] {
+        let FirewallConfig {
+            network,
+            subnet,
+            masquerade,
+            random_fully,
+            forward,
+        } = config;
+        let (network, subnet) = (network.trunc(), subnet.trunc());
+        let mut wanted = Self::none();
+        let [nat, filter] = &mut wanted;
+        nat.first = Some(format!(
+            "-s {subnet} -d {network} {} -j RETURN",
+            commented(OWN_COMMENT)
+        ));
+        if *masquerade {
+            nat.rules = masquerade_rules(network, subnet, *random_fully);
+        }
+        if *forward {
+            let comment = commented(FORWARD_COMMENT);
+            filter.rules = vec![
+                format!("-s {network} {comment} -j ACCEPT"),
+                format!("-d {network} {comment} -j ACCEPT"),
+            ];
+        }
+        wanted
+    }
+
+    /// Nothing of ours.
+    pub(super) fn none() -> [Self; 2] {
+        [
+            Self {
+                table: "nat",
+                parent: "POSTROUTING",
+                first: None,
+                chain: "FLANNEL-POSTRTG",
+                rules: Vec::new(),
+                comment: MASQ_COMMENT,
+            },
+            Self {
+                table: "filter",
+                parent: "FORWARD",
+                first: None,
+                chain: "FLANNEL-FWD",
+                rules: Vec::new(),
+                comment: FORWARD_COMMENT,
+            },
+        ]
+    }
+
+    /// What `iptables-restore --noflush` needs to be fed, given what `iptables-save` printed of
+    /// this table; `None` when everything is in place.
+    pub(super) fn repair(&self, saved: &str) -> Option<String> {
+        let found = Found::read(saved, self);
+        let mut lines = Vec::new();
+
+        // Only the exact wanted rules stay, once; the first one only where it belongs.
+        let jump = (!self.rules.is_empty()).then(|| self.jump());
+        let mut jump_stays = false;
+        let first_stays = self.first_is_in_place(&found);
+        for rule in &found.parent {
+            let is_first = Some(*rule) == self.first.as_deref();
+            let is_jump = Some(*rule) == jump.as_deref();
+            if is_first && first_stays {
+                continue;
+            } else if is_jump && !jump_stays {
+                jump_stays = true;
+            } else if self.is_ours(rule) {
+                lines.push(format!("-D {} {rule}", self.parent));
+            }
+        }
+        if let Some(first) = self.first.as_ref().filter(|_| !first_stays) {
+            lines.push(format!("-I {} 1 {first}", self.parent));
+        }
+
+        let rewrite = found.has_chain == self.rules.is_empty() || found.chain != self.rules;
+        if rewrite && self.rules.is_empty() {
+            lines.push(format!("-F {}", self.chain));
+            lines.push(format!("-X {}", self.chain));
+        } else if rewrite {
+            // Naming a chain makes it, or empties it.
+            lines.insert(0, format!(":{} - [0:0]", self.chain));
+            lines.extend(
+                self.rules
+                    .iter()
+                    .map(|rule| format!("-A {} {rule}", self.chain)),
+            );
+        }
+        if let Some(jump) = jump.filter(|_| !jump_stays) {
+            lines.push(format!("-A {} {jump}", self.parent));
+        }
+        if lines.is_empty() {
+            return None;
+        }
+        Some(format!("*{}\n{}\nCOMMIT\n", self.table, lines.join("\n")))
+    }
+
+    /// At the front, and nowhere else: a deletion takes the first of equal rules, so that of two
+    /// the wrong one would stay.
+    fn first_is_in_place(&self, found: &Found<'_>) -> bool {
+        let Some(first) = self.first.as_deref() else {
+            return false;
+        };
+        let times = found.parent.iter().filter(|rule| **rule == first).count();
+        times == 1 && found.parent.first() == Some(&first)
+    }
+
+    fn jump(&self) -> String {
+        format!("{} -j {}", commented(self.comment), self.chain)
+    }
+
+    /// Whether a rule of the parent is one that we, or a flannel before us, put there. Older
+    /// flannels kept all of their rules in the parent.
+    fn is_ours(&self, rule: &str) -> bool {
+        rule.contains(&commented(self.comment))
+            || (self.table == "nat" && rule.contains(&commented(OWN_COMMENT)))
+            || rule.ends_with(&format!("-j {}", self.chain))
+    }
+}
+
+/// What a table holds that concerns us.
+struct Found<'saved> {
+    parent: Vec<&'saved str>,
+    chain: Vec<&'saved str>,
+    has_chain: bool,
+}
+
+impl<'saved> Found<'saved> {
+    fn read(saved: &'saved str, wanted: &Wanted) -> Self {
+        let mut found = Self {
+            parent: Vec::new(),
+            chain: Vec::new(),
+            has_chain: false,
+        };
+        let mut here = false;
+        for line in saved.lines().map(str::trim) {
+            if let Some(table) = line.strip_prefix('*') {
+                here = table == wanted.table;
+            } else if !here {
+                continue;
+            } else if let Some(chain) = line.strip_prefix(':') {
+                found.has_chain |= chain.split(' ').next() == Some(wanted.chain);
+            } else if let Some((chain, rule)) = line
+                .strip_prefix("-A ")
+                .and_then(|rest| rest.split_once(' '))
+            {
+                if chain == wanted.parent {
+                    found.parent.push(rule);
+                } else if chain == wanted.chain {
+                    found.chain.push(rule);
+                }
+            }
+        }
+        found
+    }
+}
+
+/// flannel's rules, in flannel's order.
+fn masquerade_rules(network: Ipv4Net, subnet: Ipv4Net, random_fully: bool) -> Vec<String> {
+    let comment = commented(MASQ_COMMENT);
+    let masquerade = match random_fully {
+        true => "MASQUERADE --random-fully",
+        false => "MASQUERADE",
+    };
+    vec![
+        // kube-proxy's mark: it masquerades by itself.
+        format!("-m mark --mark 0x4000/0x4000 {comment} -j RETURN"),
+        format!("-s {subnet} -d {network} {comment} -j RETURN"),
+        format!("-s {network} -d {subnet} {comment} -j RETURN"),
+        format!("! -s {network} -d {subnet} {comment} -j RETURN"),
+        format!("-s {network} ! -d 224.0.0.0/4 {comment} -j {masquerade}"),
+        format!("! -s {network} -d {network} {comment} -j {masquerade}"),
+    ]
+}
+
+fn commented(comment: &str) -> String {
+    format!("-m comment --comment \"{comment}\"")
+}
+
+#[cfg(test)]
+mod tests;
