@@ -1,0 +1,138 @@
+//! The firewall rules against real iptables of both kinds, in a namespace of their own. Needs
+//! root.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "all of this file is tests, which clippy sees only of functions marked so"
+)]
+
+mod netns;
+
+use ipnet::Ipv4Net;
+use weft::firewall::{FirewallConfig, Iptables};
+
+use self::netns::{in_fresh_netns, run};
+
+const CONFIG: FirewallConfig = FirewallConfig {
+    network: Ipv4Net::new_assert(std::net::Ipv4Addr::new(10, 5, 0, 0), 16),
+    subnet: Ipv4Net::new_assert(std::net::Ipv4Addr::new(10, 5, 1, 0), 24),
+    masquerade: true,
+    random_fully: true,
+    forward: true,
+};
+
+/// Runs a test with each kind of iptables that Debian ships.
+fn with_each_kind<F>(test: fn(Iptables, &'static str) -> F)
+where
+    F: Future<Output = ()> + 'static,
+{
+    for kind in ["iptables-nft", "iptables-legacy"] {
+        in_fresh_netns(move || async move {
+            test(Iptables::open_named(kind).await.unwrap(), kind).await;
+        });
+    }
+}
+
+fn chain(kind: &str, table: &str, chain: &str) -> Vec<String> {
+    let text = run(&format!("{kind} -t {table} -S {chain}"));
+    text.lines().skip(1).map(str::to_owned).collect()
+}
+
+fn is_first(kind: &str) -> bool {
+    let rules = chain(kind, "nat", "POSTROUTING");
+    rules[0].contains("-s 10.5.1.0/24 -d 10.5.0.0/16")
+        && rules[0].contains("weft: containers keep their address")
+}
+
+#[test]
+fn rules_are_made_once_and_removed_without_a_trace() {
+    with_each_kind(|iptables, kind| async move {
+        assert!(iptables.ensure(&CONFIG).await.unwrap(), "{kind}");
+        assert!(!iptables.ensure(&CONFIG).await.unwrap(), "{kind}");
+        assert!(is_first(kind), "{kind}");
+        assert_eq!(chain(kind, "nat", "FLANNEL-POSTRTG").len(), 6, "{kind}");
+        assert_eq!(chain(kind, "filter", "FLANNEL-FWD").len(), 2, "{kind}");
+        iptables.remove().await.unwrap();
+        iptables.remove().await.unwrap();
+        let left = run(&format!("{kind}-save"));
+        assert!(
+            !left.contains("FLANNEL") && !left.contains("weft"),
+            "{left}"
+        );
+        assert!(!left.contains("\n-A "), "{left}");
+    });
+}
+
+#[test]
+fn a_stranger_at_the_front_is_overtaken() {
+    with_each_kind(|iptables, kind| async move {
+        iptables.ensure(&CONFIG).await.unwrap();
+        run(&format!(
+            "{kind} -t nat -I POSTROUTING -s 10.5.1.0/24 ! -o docker0 -j MASQUERADE"
+        ));
+        assert!(!is_first(kind), "{kind}");
+        assert!(iptables.ensure(&CONFIG).await.unwrap(), "{kind}");
+        assert!(is_first(kind), "{kind}");
+        assert_eq!(chain(kind, "nat", "POSTROUTING").len(), 3, "{kind}");
+        assert!(!iptables.ensure(&CONFIG).await.unwrap(), "{kind}");
+        iptables.remove().await.unwrap();
+        assert_eq!(chain(kind, "nat", "POSTROUTING").len(), 1, "{kind}");
+    });
+}
+
+#[test]
+fn what_a_stranger_removed_comes_back() {
+    with_each_kind(|iptables, kind| async move {
+        iptables.ensure(&CONFIG).await.unwrap();
+        let wanted = run(&format!("{kind}-save"));
+        for damage in [
+            "-t nat -D FLANNEL-POSTRTG 3",
+            "-t nat -F FLANNEL-POSTRTG",
+            "-t nat -F POSTROUTING",
+            "-F FORWARD",
+            "-D FLANNEL-FWD 1",
+        ] {
+            run(&format!("{kind} {damage}"));
+            assert!(iptables.ensure(&CONFIG).await.unwrap(), "{kind} {damage}");
+            assert!(!iptables.ensure(&CONFIG).await.unwrap(), "{kind} {damage}");
+            let rules = |text: &str| -> Vec<String> {
+                text.lines()
+                    .filter(|l| l.starts_with("-A"))
+                    .map(str::to_owned)
+                    .collect()
+            };
+            assert_eq!(
+                rules(&run(&format!("{kind}-save"))),
+                rules(&wanted),
+                "{damage}"
+            );
+        }
+    });
+}
+
+#[test]
+fn another_subnet_replaces_the_rules() {
+    with_each_kind(|iptables, kind| async move {
+        iptables.ensure(&CONFIG).await.unwrap();
+        let moved = FirewallConfig {
+            network: "10.6.0.0/16".parse().unwrap(),
+            subnet: "10.6.9.0/24".parse().unwrap(),
+            ..CONFIG
+        };
+        assert!(iptables.ensure(&moved).await.unwrap(), "{kind}");
+        assert!(!iptables.ensure(&moved).await.unwrap(), "{kind}");
+        let rules = run(&format!("{kind}-save"));
+        assert!(!rules.contains("10.5."), "{rules}");
+        let bare = FirewallConfig {
+            masquerade: false,
+            forward: false,
+            ..moved
+        };
+        assert!(iptables.ensure(&bare).await.unwrap(), "{kind}");
+        assert!(!iptables.ensure(&bare).await.unwrap(), "{kind}");
+        assert_eq!(chain(kind, "nat", "POSTROUTING").len(), 1, "{kind}");
+        assert!(!run(&format!("{kind}-save")).contains("FLANNEL"), "{kind}");
+    });
+}
