@@ -53,7 +53,7 @@ pub enum StoreError {
         why: String,
     },
     /// The watch cannot go on from where it was: read a snapshot.
-    #[error("the store's history was compacted up to revision {0}")]
+    #[error("the store has no history from revision {0} on any more: a snapshot must be read")]
     Compacted(Revision),
     /// The store does not answer, or not now.
     #[error("the store at {endpoints} is not available: {why}")]

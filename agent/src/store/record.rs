@@ -2,10 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use super::etcd::{codec, keys::Keys};
+use super::{
+    StoreError,
+    etcd::{codec, keys::Keys},
+};
 use crate::{
     lease::allocate::Taken,
-    model::lease::{Lease, LeaseEvent, Rejected, Revision, Snapshot},
+    model::{
+        lease::{Lease, LeaseEvent, Rejected, Revision, Snapshot},
+        network::NetworkConfig,
+    },
 };
 
 /// A key and its value as the store has them.
@@ -89,6 +95,14 @@ impl Raw {
             at: Revision(self.modified),
         }
     }
+}
+
+/// The network config in the value of its key.
+pub fn network(key: String, value: &[u8]) -> Result<NetworkConfig, StoreError> {
+    let config = std::str::from_utf8(value)
+        .map_err(|error| error.to_string())
+        .and_then(|text| NetworkConfig::parse(text).map_err(|error| error.to_string()));
+    config.map_err(|why| StoreError::ConfigInvalid { key, why })
 }
 
 /// Every record at one revision.

@@ -1,0 +1,157 @@
+//! Following the leases.
+
+use std::{collections::VecDeque, pin::Pin, sync::Arc};
+
+use etcd_client::{Event, WatchOptions, WatchResponse, WatchStream};
+use futures::{Stream, stream};
+use tokio::time::timeout;
+
+use super::{
+    MAX_ANSWER,
+    keys::Keys,
+    link::{Failure, Link},
+    raw,
+};
+use crate::{
+    model::lease::{LeaseEvent, Revision},
+    store::StoreError,
+};
+
+/// Changes of leases.
+pub type Events = Pin<Box<dyn Stream<Item = Result<LeaseEvent, StoreError>> + Send>>;
+
+/// A watch that the server has confirmed.
+struct Watch {
+    link: Arc<Link>,
+    keys: Keys,
+    stream: WatchStream,
+    /// Whose turn it was when the watch was opened.
+    turn: usize,
+    queue: VecDeque<LeaseEvent>,
+    /// A sign of life was asked for and has not come.
+    asked: bool,
+    ended: bool,
+}
+
+/// Opens a watch and waits for the server to confirm it.
+pub(super) async fn open(
+    link: &Arc<Link>,
+    keys: &Keys,
+    after: Revision,
+) -> Result<Events, StoreError> {
+    let turn = link.turn();
+    let prefix = &keys.leases();
+    let opened = link.call(|client| async move {
+        let options = WatchOptions::new()
+            .with_prefix()
+            .with_start_revision(after.0 + 1);
+        let mut watches = client.watch_client().max_decoding_message_size(MAX_ANSWER);
+        let mut stream = watches.watch(prefix.as_str(), Some(options)).await?;
+        let first = stream.message().await?;
+        Ok((stream, first))
+    });
+    let (stream, first) = opened.await.map_err(|failure| link.error(failure))?;
+    let mut watch = Watch {
+        link: Arc::clone(link),
+        keys: keys.clone(),
+        stream,
+        turn,
+        queue: VecDeque::new(),
+        asked: false,
+        ended: false,
+    };
+    // A call that went to another endpoint than the one whose turn it was left that one.
+    watch.turn = watch.link.turn();
+    match first {
+        Some(first) => {
+            watch.take(&first)?;
+            let now = first
+                .header()
+                .map_or(i64::MAX, etcd_client::ResponseHeader::revision);
+            // A store that was restored from a backup would answer with nothing, or with events
+            // that we know, until it has caught up with the revision that we ask for.
+            if now < after.0 {
+                return Err(StoreError::Compacted(Revision(now)));
+            }
+        }
+        None => return Err(watch.failed("the watch ended at once")),
+    }
+    Ok(Box::pin(stream::unfold(watch, |mut watch| async move {
+        let next = watch.next().await?;
+        Some((next, watch))
+    })))
+}
+
+impl Watch {
+    async fn next(&mut self) -> Option<Result<LeaseEvent, StoreError>> {
+        loop {
+            if let Some(event) = self.queue.pop_front() {
+                return Some(Ok(event));
+            }
+            if self.ended {
+                return None;
+            }
+            let error = match timeout(self.link.tuning().silence, self.stream.message()).await {
+                Ok(Ok(Some(response))) => {
+                    self.asked = false;
+                    match self.take(&response) {
+                        Ok(()) => continue,
+                        Err(error) => error,
+                    }
+                }
+                Ok(Ok(None)) => return None,
+                Ok(Err(error)) => match self.link.judge(&error) {
+                    Failure::Unavailable(why) => self.failed(&why),
+                    other @ (Failure::Refused(_) | Failure::LeaseGone) => self.link.error(other),
+                },
+                Err(_elapsed) if self.asked => self.failed("the watch shows no sign of life"),
+                Err(_elapsed) => {
+                    self.asked = true;
+                    match self.stream.request_progress().await {
+                        Ok(()) => continue,
+                        Err(error) => self.failed(&error.to_string()),
+                    }
+                }
+            };
+            self.ended = true;
+            return Some(Err(error));
+        }
+    }
+
+    /// Queues what a response says, or says why the watch is over.
+    fn take(&mut self, response: &WatchResponse) -> Result<(), StoreError> {
+        // A start before the compaction comes back as cancelled with no reason but this number.
+        if response.compact_revision() != 0 {
+            return Err(StoreError::Compacted(Revision(response.compact_revision())));
+        }
+        if response.canceled() {
+            let why = response.cancel_reason();
+            return Err(if why.to_ascii_lowercase().contains("permission") {
+                self.link.error(self.link.denied(why))
+            } else {
+                self.failed(&format!("the watch was cancelled: {why}"))
+            });
+        }
+        let events = response.events().iter();
+        self.queue
+            .extend(events.filter_map(|event| read(&self.keys, event)));
+        Ok(())
+    }
+
+    /// Gives the endpoint up for the next one: whatever ails the watch may ail calls too.
+    fn failed(&self, why: &str) -> StoreError {
+        self.link.rotate(self.turn);
+        self.link.error(Failure::Unavailable(why.to_owned()))
+    }
+}
+
+/// The client's own accessor of the kind panics on one that it does not know. A key that is
+/// there has a version of 1 or more, and a key that went has none.
+fn read(keys: &Keys, event: &Event) -> Option<LeaseEvent> {
+    let kv = event.kv()?;
+    let record = raw(kv);
+    Some(match kv.version() {
+        0 => record.gone(keys),
+        _ => record.written(keys),
+    })
+}
