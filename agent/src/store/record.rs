@@ -97,6 +97,25 @@ impl Raw {
     }
 }
 
+/// Why a key does not, or no longer, hold `lease`; `None` if it does.
+#[must_use]
+pub fn lost(lease: &Lease, key: &str, found: Option<&Raw>) -> Option<String> {
+    let Some(found) = found else {
+        return Some(format!("`{key}` was deleted"));
+    };
+    if found.lease != lease.store_lease.unwrap_or(0) {
+        return Some(format!("`{key}` was written by somebody else"));
+    }
+    match codec::decode(&found.value) {
+        Ok(attrs) if attrs == lease.attrs => None,
+        Ok(attrs) => Some(format!(
+            "`{key}` was overwritten and names {}",
+            attrs.public_ip
+        )),
+        Err(error) => Some(format!("`{key}` was overwritten: {error}")),
+    }
+}
+
 /// The network config in the value of its key.
 pub fn network(key: String, value: &[u8]) -> Result<NetworkConfig, StoreError> {
     let config = std::str::from_utf8(value)

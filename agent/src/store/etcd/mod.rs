@@ -111,22 +111,6 @@ impl EtcdStore {
         }
     }
 
-    /// Why a key is not, or no longer, what `lease` says; `None` if it is.
-    fn lost(&self, lease: &Lease, found: Option<&Raw>) -> Option<String> {
-        let key = self.keys.lease(lease.subnet);
-        let Some(found) = found else {
-            return Some(format!("`{key}` was deleted"));
-        };
-        if found.lease != lease.store_lease.unwrap_or(0) {
-            return Some(format!("`{key}` was written by somebody else"));
-        }
-        match codec::decode(&found.value) {
-            Ok(attrs) if attrs == lease.attrs => None,
-            Ok(attrs) => Some(format!("`{key}` now names {}", attrs.public_ip)),
-            Err(error) => Some(format!("`{key}` was overwritten: {error}")),
-        }
-    }
-
     /// Deletes a key if it still is as it was read. `false` if it is not.
     async fn delete(&self, found: &Raw) -> Result<bool, StoreError> {
         let done = self.link.once(|client| async move {
@@ -174,8 +158,9 @@ impl LeaseStore for EtcdStore {
 
     async fn renew(&self, lease: &Lease) -> Result<(), StoreError> {
         let subnet = lease.subnet;
-        let found = self.get(&self.keys.lease(subnet)).await?;
-        if let Some(why) = self.lost(lease, found.as_ref()) {
+        let key = self.keys.lease(subnet);
+        let found = self.get(&key).await?;
+        if let Some(why) = record::lost(lease, &key, found.as_ref()) {
             let attached = found.map(|found| found.lease);
             if let Some(id) = lease.store_lease.filter(|&id| attached != Some(id)) {
                 self.drop_lease(id).await;
@@ -199,10 +184,10 @@ impl LeaseStore for EtcdStore {
         let Some(id) = lease.store_lease else {
             return Ok(());
         };
+        let key = self.keys.lease(lease.subnet);
         for _ in 0..ATTEMPTS {
-            let found = self.get(&self.keys.lease(lease.subnet)).await?;
-            match found {
-                Some(found) if self.lost(lease, Some(&found)).is_none() => {
+            match self.get(&key).await? {
+                Some(found) if record::lost(lease, &key, Some(&found)).is_none() => {
                     if !self.delete(&found).await? {
                         continue;
                     }

@@ -1,0 +1,253 @@
+//! What only a real server can do to us: be dead, frozen, deaf to the cluster, or forbid.
+
+use std::time::{Duration, Instant};
+
+use etcd_client::Permission;
+use futures::StreamExt;
+use weft::store::{
+    LeaseStore, StoreError,
+    etcd::{EtcdConfig, EtcdStore, Tuning},
+};
+
+use crate::{
+    bench::{Bench, CONFIG, PREFIX, claim, config, key, soon, value},
+    etcd::{self, Etcd, dead, tuning},
+};
+
+fn store(endpoints: &[&str]) -> EtcdStore {
+    EtcdStore::new(etcd::config(endpoints)).unwrap()
+}
+
+/// Every call of the trait must say so within the limit.
+async fn unavailable(node: &EtcdStore, limit: Duration) {
+    let began = Instant::now();
+    let error = node.snapshot().await.unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+    assert!(
+        began.elapsed() < limit,
+        "{error} after {:?}",
+        began.elapsed()
+    );
+    let began = Instant::now();
+    let error = node.claim(&config(CONFIG), &claim(1)).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+    assert!(
+        began.elapsed() < limit,
+        "{error} after {:?}",
+        began.elapsed()
+    );
+    let began = Instant::now();
+    let error = node
+        .watch(weft::model::lease::Revision(1))
+        .await
+        .err()
+        .unwrap();
+    assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+    assert!(
+        began.elapsed() < limit,
+        "{error} after {:?}",
+        began.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn a_dead_endpoint_is_told_at_once() {
+    let node = store(&[&dead()]);
+    unavailable(&node, Duration::from_secs(2)).await;
+    let error = node.network().await.unwrap_err().to_string();
+    assert!(error.contains("refused"), "{error}");
+}
+
+#[tokio::test]
+async fn the_second_endpoint_is_used_when_the_first_is_dead() {
+    let etcd = Etcd::start().await;
+    let node = store(&[&dead(), &etcd.endpoint]);
+    let lease = node.claim(&config(CONFIG), &claim(1)).await.unwrap();
+    for _ in 0..50 {
+        node.renew(&lease).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_frozen_server_is_told_in_time_and_found_again() {
+    let etcd = Etcd::start().await;
+    let node = etcd.node();
+    let lease = node.claim(&config(CONFIG), &claim(1)).await.unwrap();
+    etcd.freeze();
+    unavailable(&node, Duration::from_millis(3_500)).await;
+    etcd.thaw();
+    soon("the server to answer again", async {
+        while node.renew(&lease).await.is_err() {}
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_frozen_server_is_left_for_the_next() {
+    let (first, second) = (Etcd::start().await, Etcd::start().await);
+    second.put(&format!("{PREFIX}/config"), CONFIG, false).await;
+    let node = store(&[&first.endpoint, &second.endpoint]);
+    node.snapshot().await.unwrap();
+    first.freeze();
+    let began = Instant::now();
+    node.network().await.unwrap();
+    assert!(began.elapsed() < Duration::from_millis(3_500));
+    let began = Instant::now();
+    node.network().await.unwrap();
+    assert!(
+        began.elapsed() < Duration::from_millis(1_500),
+        "it stays with the second"
+    );
+}
+
+#[tokio::test]
+async fn a_watch_notices_that_its_server_is_frozen() {
+    let etcd = Etcd::start().await;
+    let node = EtcdStore::with_tuning(etcd.config(), tuning(Duration::from_millis(500))).unwrap();
+    let start = node.snapshot().await.unwrap().revision;
+    let mut events = node.watch(start).await.unwrap();
+    // Four times the patience: signs of life are asked for and come.
+    let quiet = tokio::time::timeout(Duration::from_secs(2), events.next()).await;
+    assert!(quiet.is_err(), "{quiet:?}");
+    etcd.put(&key("10.42.1.0-24"), &value(1), false).await;
+    assert!(soon("an event", events.next()).await.unwrap().is_ok());
+    etcd.freeze();
+    let error = soon("the end of the watch", events.next())
+        .await
+        .unwrap()
+        .unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+    assert!(events.next().await.is_none());
+}
+
+#[tokio::test]
+async fn a_watch_ends_with_its_server() {
+    let etcd = Etcd::start().await;
+    let node = etcd.node();
+    let start = node.snapshot().await.unwrap().revision;
+    let mut events = node.watch(start).await.unwrap();
+    drop(etcd);
+    match soon("the end of the watch", events.next()).await {
+        None | Some(Err(StoreError::Unavailable { .. })) => {}
+        Some(other) => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_lease_runs_for_the_given_time_and_is_lost_after_it() {
+    let etcd = Etcd::start().await;
+    let short = Tuning {
+        ttl: Duration::from_secs(2),
+        ..Tuning::default()
+    };
+    let node = EtcdStore::with_tuning(etcd.config(), short).unwrap();
+    let lease = node.claim(&config(CONFIG), &claim(1)).await.unwrap();
+    let mut client = etcd.client().await;
+    let known = client
+        .lease_time_to_live(lease.store_lease.unwrap(), None)
+        .await
+        .unwrap();
+    assert_eq!(known.granted_ttl(), 2);
+    soon("the lease to end", async {
+        while etcd.get(&node.key_of(lease.subnet)).await.is_some() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await;
+    let error = node.renew(&lease).await.unwrap_err();
+    assert!(matches!(error, StoreError::LeaseLost { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_lease_for_too_short_a_time_is_replaced() {
+    let etcd = Etcd::start().await;
+    let mut client = etcd.client().await;
+    let id = client.lease_grant(600, None).await.unwrap().id();
+    let options = etcd_client::PutOptions::new().with_lease(id);
+    client
+        .put(key("10.42.3.0-24"), value(1), Some(options))
+        .await
+        .unwrap();
+    let lease = etcd.node().claim(&config(CONFIG), &claim(1)).await.unwrap();
+    assert_eq!(lease.subnet, crate::bench::subnet("10.42.3.0/24"));
+    let fresh = lease.store_lease.unwrap();
+    assert_ne!(fresh, id);
+    let known = client.lease_time_to_live(fresh, None).await.unwrap();
+    assert_eq!(known.granted_ttl(), 86_400);
+    assert_eq!(
+        etcd.get(&key("10.42.3.0-24")).await,
+        Some((value(1), fresh))
+    );
+}
+
+#[tokio::test]
+async fn twenty_nodes_share_sixteen_subnets() {
+    let etcd = Etcd::start().await;
+    let range = r#"{"Network":"10.42.0.0/16","SubnetMin":"10.42.16.0","SubnetMax":"10.42.31.0","Backend":{"Type":"vxlan"}}"#;
+    let range = config(range);
+    let nodes: Vec<_> = (1..=20).map(|last| (etcd.node(), claim(last))).collect();
+    let claims = nodes.iter().map(|(node, claim)| node.claim(&range, claim));
+    let results = futures::future::join_all(claims).await;
+    let mut taken: Vec<_> = results.iter().flatten().map(|lease| lease.subnet).collect();
+    taken.sort_unstable();
+    taken.dedup();
+    assert_eq!(taken.len(), 16, "{results:?}");
+    for error in results.iter().filter_map(|result| result.as_ref().err()) {
+        assert!(matches!(error, StoreError::NoFreeSubnet { .. }), "{error}");
+    }
+    assert_eq!(etcd.leases().await.len(), 16);
+}
+
+#[tokio::test]
+async fn authentication_and_roles_are_told_apart_from_absence() {
+    let etcd = Etcd::start().await;
+    let mut client = etcd.client().await;
+    for (user, password, role) in [("root", "r", "root"), ("weft", "secret", "weft")] {
+        client.user_add(user, password, None).await.unwrap();
+        client.role_add(role).await.unwrap();
+        client.user_grant_role(user, role).await.unwrap();
+    }
+    let config_key = format!("{PREFIX}/config");
+    client.put(config_key.as_str(), CONFIG, None).await.unwrap();
+    client
+        .role_grant_permission("weft", Permission::read(config_key))
+        .await
+        .unwrap();
+    client.auth_enable().await.unwrap();
+
+    let anonymous = etcd.node().snapshot().await.unwrap_err();
+    assert!(
+        matches!(anonymous, StoreError::Refused { .. }),
+        "{anonymous}"
+    );
+    let user = |password: &str| EtcdConfig {
+        username: Some("weft".to_owned()),
+        password: Some(password.to_owned()),
+        ..etcd.config()
+    };
+    let error = EtcdStore::new(user("wrong"))
+        .unwrap()
+        .snapshot()
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&error, StoreError::Refused { why } if why.contains("--etcd-password")),
+        "{error}"
+    );
+    let node = EtcdStore::new(user("secret")).unwrap();
+    node.network().await.unwrap();
+    let error = node.snapshot().await.unwrap_err();
+    assert!(
+        matches!(&error, StoreError::Refused { why } if why.contains("grant-permission")),
+        "{error}"
+    );
+    let error = node
+        .watch(weft::model::lease::Revision(1))
+        .await
+        .err()
+        .unwrap();
+    assert!(
+        matches!(&error, StoreError::Refused { why } if why.contains("grant-permission")),
+        "{error}"
+    );
+}

@@ -1,0 +1,68 @@
+//! One contract for every lease store, held to a real etcd and to the store in memory.
+//!
+//! Needs `/usr/bin/etcd`; run with `cargo test -p weft --features fakes --test store_contract`.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "all of this is test code, which the lints see only inside of test functions"
+)]
+
+mod bench;
+mod claims;
+mod etcd;
+mod etcd_faults;
+mod keeping;
+mod watching;
+
+/// Every case once for each store.
+macro_rules! contract {
+    ($($module:ident: $($case:ident)*;)*) => {
+        mod memory_store {
+            $($(
+                #[tokio::test]
+                async fn $case() {
+                    crate::$module::$case(&crate::bench::Memory::new()).await;
+                }
+            )*)*
+        }
+
+        mod etcd_store {
+            $($(
+                #[tokio::test]
+                async fn $case() {
+                    crate::$module::$case(&crate::etcd::Etcd::start().await).await;
+                }
+            )*)*
+        }
+    };
+}
+
+contract! {
+    claims:
+        the_config_is_read_and_checked
+        a_fresh_claim_writes_flannels_bytes
+        our_own_lease_is_found_again
+        our_own_lease_follows_our_attributes
+        our_own_lease_that_does_not_fit_is_replaced
+        the_previous_subnet_is_honoured
+        a_reservation_is_used_and_stays_one
+        concurrent_claims_never_overlap
+        unreadable_records_keep_their_subnet
+        an_unusable_address_is_refused;
+    keeping:
+        a_lease_is_renewed
+        a_deleted_lease_is_lost
+        an_overwritten_lease_is_lost
+        a_lease_attached_elsewhere_is_lost
+        a_lease_is_released_if_it_is_ours
+        a_reservation_is_not_released;
+    watching:
+        changes_are_followed
+        a_bad_record_touches_no_other
+        siblings_of_the_prefix_are_not_ours
+        a_compacted_start_is_told
+        a_future_start_is_told
+        a_watch_goes_on_where_the_snapshot_ends;
+}
