@@ -254,7 +254,9 @@ pub fn usage_code(error: &clap::Error, args: &[OsString]) -> u8 {
 /// Names and clap's ids of the flags of `weft run`.
 fn run_flags() -> Vec<(String, String)> {
     let command = Cli::command();
-    let Some(run) = command.find_subcommand("run") else { return Vec::new() };
+    let Some(run) = command.find_subcommand("run") else {
+        return Vec::new();
+    };
     run.get_arguments()
         .filter_map(|arg| Some((arg.get_long()?.to_owned(), arg.get_id().to_string())))
         .filter(|(name, _)| name != "help")
@@ -269,10 +271,13 @@ fn double_dashes(args: Vec<OsString>) -> Vec<OsString> {
     let flags = run_flags();
     args.into_iter()
         .map(|arg| {
-            let single = arg.to_str().and_then(|text| text.strip_prefix('-')).filter(|rest| {
-                let name = rest.split('=').next().unwrap_or(rest);
-                flags.iter().any(|(flag, _)| flag == name)
-            });
+            let single = arg
+                .to_str()
+                .and_then(|text| text.strip_prefix('-'))
+                .filter(|rest| {
+                    let name = rest.split('=').next().unwrap_or(rest);
+                    flags.iter().any(|(flag, _)| flag == name)
+                });
             match single {
                 Some(rest) => OsString::from(format!("--{rest}")),
                 None => arg,
@@ -289,7 +294,9 @@ mod tests {
         let args = ["weft", "run"].iter().chain(args).map(OsString::from);
         let found = |name: &str| {
             let mut pairs = environment.iter();
-            pairs.find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+            pairs
+                .find(|(known, _)| *known == name)
+                .map(|(_, value)| (*value).to_owned())
         };
         match parse(args, found)?.verb {
             Verb::Run(args) => Ok(*args),
@@ -307,7 +314,10 @@ mod tests {
         for args in [["-iface", "eth0"], ["--iface", "eth0"]] {
             assert_eq!(run(&args, &[]).unwrap().iface, ["eth0"]);
         }
-        assert_eq!(run(&["-iface=eth0", "--iface=eth1"], &[]).unwrap().iface, ["eth0", "eth1"]);
+        assert_eq!(
+            run(&["-iface=eth0", "--iface=eth1"], &[]).unwrap().iface,
+            ["eth0", "eth1"]
+        );
         assert!(run(&["-nonsense"], &[]).is_err());
     }
 
@@ -316,12 +326,20 @@ mod tests {
         assert!(!run(&[], &[]).unwrap().ip_masq);
         assert!(run(&["--ip-masq"], &[]).unwrap().ip_masq);
         assert!(!run(&["-ip-masq=false"], &[]).unwrap().ip_masq);
-        assert!(!run(&["--iptables-forward-rules=false"], &[]).unwrap().iptables_forward_rules);
+        assert!(
+            !run(&["--iptables-forward-rules=false"], &[])
+                .unwrap()
+                .iptables_forward_rules
+        );
     }
 
     #[test]
     fn the_environment_fills_what_was_not_typed_and_ours_wins() {
-        let both = [("FLANNELD_IFACE", "a"), ("WEFT_IFACE", "b"), ("FLANNELD_IP_MASQ", "true")];
+        let both = [
+            ("FLANNELD_IFACE", "a"),
+            ("WEFT_IFACE", "b"),
+            ("FLANNELD_IP_MASQ", "true"),
+        ];
         let args = run(&[], &both).unwrap();
         assert_eq!((args.iface, args.ip_masq), (vec!["b".to_owned()], true));
         assert_eq!(run(&["--iface=c"], &both).unwrap().iface, ["c"]);

@@ -8,12 +8,13 @@ use crate::cli::LogFormat;
 
 /// Starts logging. A filter that cannot be read is an error with the filter in it.
 pub fn start(filter: &str, format: LogFormat) -> Result<(), String> {
-    let filter =
-        EnvFilter::try_new(filter).map_err(|error| format!("--log {filter}: {error}"))?;
+    let filter = EnvFilter::try_new(filter).map_err(|error| format!("--log {filter}: {error}"))?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)
-        .with_ansi(io::IsTerminal::is_terminal(&io::stderr()) && std::env::var_os("NO_COLOR").is_none())
+        .with_ansi(
+            io::IsTerminal::is_terminal(&io::stderr()) && std::env::var_os("NO_COLOR").is_none(),
+        )
         .with_writer(io::stderr);
     let started = match format {
         LogFormat::Text => builder.try_init(),

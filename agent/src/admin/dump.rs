@@ -54,16 +54,20 @@ pub fn dump(what: What, vni: Vni) -> anyhow::Result<Value> {
             json!({ "schema": "weft/peers/v1", "peers": peers.collect::<Vec<_>>() })
         }
         What::Endpoints => {
-            let endpoints = maps.read()?.endpoints.into_iter().map(|(address, endpoint)| {
-                json!({
-                    "address": address,
-                    "mac": Mac(endpoint.mac).to_string(),
-                    "port": link_name(endpoint.ifindex),
-                    "bridge": link_name(endpoint.bridge),
-                    "bridge_mtu": endpoint.bridge_mtu,
-                    "flags": endpoint.flags,
-                })
-            });
+            let endpoints = maps
+                .read()?
+                .endpoints
+                .into_iter()
+                .map(|(address, endpoint)| {
+                    json!({
+                        "address": address,
+                        "mac": Mac(endpoint.mac).to_string(),
+                        "port": link_name(endpoint.ifindex),
+                        "bridge": link_name(endpoint.bridge),
+                        "bridge_mtu": endpoint.bridge_mtu,
+                        "flags": endpoint.flags,
+                    })
+                });
             json!({ "schema": "weft/endpoints/v1", "endpoints": endpoints.collect::<Vec<_>>() })
         }
         What::Flows => {
@@ -151,7 +155,9 @@ fn link_name(index: u32) -> String {
 /// Plain text: one line an entry, fields by name.
 #[must_use]
 pub fn text(value: &Value) -> String {
-    let Value::Object(fields) = value else { return value.to_string() };
+    let Value::Object(fields) = value else {
+        return value.to_string();
+    };
     let mut lines = Vec::new();
     for (name, field) in fields {
         match field {

@@ -76,12 +76,20 @@ pub struct Ignored {
 impl Component {
     /// A part that does what it should.
     pub fn good(name: &str, detail: impl Into<String>) -> Self {
-        Self { name: name.to_owned(), ok: true, detail: detail.into() }
+        Self {
+            name: name.to_owned(),
+            ok: true,
+            detail: detail.into(),
+        }
     }
 
     /// A part that does not.
     pub fn bad(name: &str, detail: impl Into<String>) -> Self {
-        Self { name: name.to_owned(), ok: false, detail: detail.into() }
+        Self {
+            name: name.to_owned(),
+            ok: false,
+            detail: detail.into(),
+        }
     }
 }
 
@@ -96,8 +104,14 @@ impl Status {
             (true, true) => "ready, degraded".to_owned(),
             (false, _) => "not ready".to_owned(),
         });
-        let Mode { datapath, fast_path, why } = &self.mode;
-        lines.push(format!("mode      {datapath}, fast path {fast_path} ({why})"));
+        let Mode {
+            datapath,
+            fast_path,
+            why,
+        } = &self.mode;
+        lines.push(format!(
+            "mode      {datapath}, fast path {fast_path} ({why})"
+        ));
         let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
         let number = |value: Option<u32>| value.map_or_else(|| "-".to_owned(), |n| n.to_string());
         lines.push(format!("network   {}", text(&self.network)));
@@ -108,7 +122,11 @@ impl Status {
             text(&self.mac),
             text(&self.uplink)
         ));
-        lines.push(format!("vni, mtu  {}, {}", number(self.vni), number(self.mtu)));
+        lines.push(format!(
+            "vni, mtu  {}, {}",
+            number(self.vni),
+            number(self.mtu)
+        ));
         lines.push(format!("peers     {}", self.peers));
         lines.push(format!("endpoints {}", self.endpoints));
         for Component { name, ok, detail } in &self.components {

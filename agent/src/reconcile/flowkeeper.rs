@@ -35,7 +35,12 @@ pub struct FlowKeeper {
 
 impl Default for FlowKeeper {
     fn default() -> Self {
-        Self { scope: None, synced: None, recorded: 0, failure: None }
+        Self {
+            scope: None,
+            synced: None,
+            recorded: 0,
+            failure: None,
+        }
     }
 }
 
@@ -49,7 +54,11 @@ impl FlowKeeper {
     ) {
         let locals: BTreeSet<Ipv4Addr> = locals.collect();
         let own: Option<Ipv4Net> = own.v4();
-        self.scope = own.map(|own| Scope { own, network: network.network, locals });
+        self.scope = own.map(|own| Scope {
+            own,
+            network: network.network,
+            locals,
+        });
     }
 
     /// A conntrack entry ended, or events were lost.
@@ -109,7 +118,10 @@ impl FlowKeeper {
                 None
             }
             Err(why) => {
-                warn!(why, "the record of the stack's flows cannot be compared with conntrack");
+                warn!(
+                    why,
+                    "the record of the stack's flows cannot be compared with conntrack"
+                );
                 // Without conntrack there are no flows to keep apart; try again when due.
                 self.synced = Some(Instant::now());
                 Some(why)
@@ -121,7 +133,9 @@ impl FlowKeeper {
 /// Reads the record first, then conntrack: what is recorded in between is in neither and stays.
 async fn compare(scope: &Scope, datapath: &mut impl Datapath) -> Result<usize, String> {
     let before = datapath.flows().map_err(said)?;
-    let dump = conntrack::dump().await.map_err(|error: NetlinkError| error.to_string())?;
+    let dump = conntrack::dump()
+        .await
+        .map_err(|error: NetlinkError| error.to_string())?;
     let (record, forget) = difference(scope, &before, &dump);
     let left = before.len() + record.len() - forget.len();
     for key in &forget {

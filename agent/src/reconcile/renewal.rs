@@ -88,7 +88,10 @@ impl<S: LeaseStore> Renewal<S> {
     /// one, so it is given back.
     async fn take_again(&mut self, keeper: &mut Keeper, asked: Instant) -> OwnLease {
         let own = self.lease.subnet;
-        let claim = Claim { previous: Some(own), ..self.claim.clone() };
+        let claim = Claim {
+            previous: Some(own),
+            ..self.claim.clone()
+        };
         match self.store.claim(&self.network, &claim).await {
             Ok(lease) if lease.subnet == own => {
                 info!(subnet = %own, "our lease is ours again");
@@ -102,7 +105,9 @@ impl<S: LeaseStore> Renewal<S> {
                     warn!(%error, subnet = %other.subnet, "an unneeded lease was not given back");
                 }
                 keeper.failed(Instant::now());
-                OwnLease::Lost(format!("somebody else holds {own}: restart to take a new subnet"))
+                OwnLease::Lost(format!(
+                    "somebody else holds {own}: restart to take a new subnet"
+                ))
             }
             Err(error) => {
                 keeper.failed(Instant::now());

@@ -167,7 +167,12 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
                         let began = Instant::now();
                         let mut now = self.pass().await;
                         now.store_down.clone_from(&store_down);
-                        next = Instant::now() + if now.failures.is_empty() { RESYNC } else { RETRY };
+                        next = Instant::now()
+                            + if now.failures.is_empty() {
+                                RESYNC
+                            } else {
+                                RETRY
+                            };
                         not_before = Instant::now() + began.elapsed() * SHARE;
                         dirty = false;
                         report.send_replace(now);
@@ -186,7 +191,10 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
     /// One look and what follows from it.
     async fn pass(&mut self) -> Report {
         let mut failures = Vec::new();
-        let mut report = Report { operations: self.operations, ..Report::default() };
+        let mut report = Report {
+            operations: self.operations,
+            ..Report::default()
+        };
         // Making the device and setting it up are rounds of their own.
         for _round in 0..4 {
             failures.clear();
@@ -216,7 +224,10 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
                 match datapath.sweep() {
                     Ok(0) => self.swept = true,
                     Ok(swept) => {
-                        info!(swept, "removed programs of an earlier run that have no place now");
+                        info!(
+                            swept,
+                            "removed programs of an earlier run that have no place now"
+                        );
                         self.swept = true;
                     }
                     Err(error) => failures.push(error.to_string()),
@@ -232,7 +243,11 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
 
     /// Observes, and computes what should be and what to do.
     async fn look(&mut self) -> Result<(Desired, Plan), String> {
-        let host = self.netlink.observe().await.map_err(|error| error.to_string())?;
+        let host = self
+            .netlink
+            .observe()
+            .await
+            .map_err(|error| error.to_string())?;
         let seen = match &self.datapath {
             Some(datapath) => Some(datapath.observe().map_err(|error| error.to_string())?),
             None => None,
@@ -253,7 +268,11 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
             fast_path: self.fast_path,
         };
         let desired = desired(&view);
-        self.flows.scope(&self.network, self.own, desired.datapath.locals.keys().copied());
+        self.flows.scope(
+            &self.network,
+            self.own,
+            desired.datapath.locals.keys().copied(),
+        );
         let plan = plan(&desired, &host, seen.as_ref());
         Ok((desired, plan))
     }
@@ -273,7 +292,11 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
         let bridges = endpoints::bridges(host, own, self.underlay.link);
         let now = endpoints::join(&self.endpoints, host, own, &bridges);
         if now != self.endpoints {
-            debug!(before = self.endpoints.len(), now = now.len(), "endpoints changed");
+            debug!(
+                before = self.endpoints.len(),
+                now = now.len(),
+                "endpoints changed"
+            );
             self.endpoints = now;
         }
     }
@@ -305,7 +328,9 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
             }
         }
         for op in &plan.datapath {
-            let Some(datapath) = &mut self.datapath else { return };
+            let Some(datapath) = &mut self.datapath else {
+                return;
+            };
             if let DatapathOp::Attach(at) = op
                 && !records(at.hook)
             {

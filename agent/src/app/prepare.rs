@@ -1,0 +1,246 @@
+//! What must be known before the loop can start: config, uplink, device, lease, programs.
+
+use std::{net::IpAddr, path::Path, time::Duration};
+
+use tokio::time::{Instant, sleep};
+use tracing::{info, warn};
+
+use super::Failure;
+use crate::{
+    cli::{DatapathChoice, FastPathChoice},
+    config::Config,
+    datapath::ebpf::{EbpfDatapath, pins::PinDir},
+    model::{
+        lease::{Backend, Claim, Lease, LeaseAttrs},
+        net::Mac,
+        network::NetworkConfig,
+    },
+    netlink::{LinkKind, Netlink, ObservedHost},
+    outputs::subnet_env,
+    reconcile::desired::{KernelDefaults, Underlay},
+    store::{LeaseStore, StoreError},
+    sysctl::Sysctls,
+    uplink::{self, Uplink},
+};
+
+const RETRY: Duration = Duration::from_secs(1);
+/// The same complaint is logged again after this long.
+const REMIND: Duration = Duration::from_secs(30);
+/// Flows that the record holds at least.
+const LEAST_FLOWS: u32 = 65_536;
+
+/// Asks the store until it answers, telling why it waits.
+pub async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(
+    limit: Option<Duration>,
+    what: &str,
+    tell: impl Fn(&str),
+    mut ask: impl FnMut() -> F,
+) -> Result<T, Failure> {
+    let began = Instant::now();
+    let mut said: Option<(String, Instant)> = None;
+    loop {
+        let error = match ask().await {
+            Ok(answer) => return Ok(answer),
+            Err(error @ StoreError::NoFreeSubnet { .. }) => {
+                return Err(Failure::Store(error.to_string()));
+            }
+            Err(error) => error.to_string(),
+        };
+        if limit.is_some_and(|limit| began.elapsed() >= limit) {
+            return Err(Failure::Store(format!("{what}: gave up waiting: {error}")));
+        }
+        let fresh = said
+            .as_ref()
+            .is_none_or(|(text, at)| *text != error || at.elapsed() >= REMIND);
+        if fresh {
+            warn!("{what}: waiting: {error}");
+            tell(&error);
+            said = Some((error, Instant::now()));
+        }
+        sleep(RETRY).await;
+    }
+}
+
+/// The uplink, by the flags and what is there.
+pub async fn uplink(config: &Config, netlink: &impl Netlink) -> Result<Uplink, Failure> {
+    let failed = |error: crate::netlink::NetlinkError| Failure::Bug(error.to_string());
+    let host = netlink.observe().await.map_err(failed)?;
+    let mut request = config.uplink.clone();
+    if let Some(target) = config.can_reach {
+        let found = netlink.route_to(target).await.map_err(failed)?;
+        request.can_reach = found.and_then(|(hop, source)| Some((hop.link, source?)));
+        if request.can_reach.is_none() && request.ifaces.is_empty() {
+            return Err(Failure::Usage(format!(
+                "--iface-can-reach {target}: no route leads there"
+            )));
+        }
+    }
+    uplink::choose(&host, &request).map_err(|error| Failure::Usage(error.to_string()))
+}
+
+/// The underlay out of uplink and network config.
+pub fn underlay(uplink: &Uplink, network: &NetworkConfig) -> Underlay {
+    Underlay {
+        link: uplink.link,
+        address: uplink.public_ip,
+        mtu: network.underlay_mtu.map_or(uplink.mtu, |mtu| mtu.get()),
+        ethernet: uplink.ethernet,
+    }
+}
+
+/// The MAC of our device: the one that is there, else the one that our lease names, else a new one.
+pub async fn vtep_mac(
+    host: &ObservedHost,
+    store: &impl LeaseStore,
+    network: &NetworkConfig,
+    underlay: &Underlay,
+) -> Mac {
+    let name = format!("flannel.{}", network.vni);
+    let there = host
+        .link_named(&name)
+        .filter(|link| matches!(link.kind, LinkKind::Vxlan(_)));
+    if let Some(mac) = there.and_then(|link| link.mac) {
+        return mac;
+    }
+    let own = IpAddr::V4(underlay.address);
+    let leased = store.snapshot().await.ok().and_then(|snapshot| {
+        snapshot
+            .leases
+            .into_values()
+            .find_map(|lease| match lease.attrs.backend {
+                Backend::Vxlan { vtep_mac, .. } if lease.attrs.public_ip == own => Some(vtep_mac),
+                _ => None,
+            })
+    });
+    leased.unwrap_or_else(|| Mac::random(&mut rand::rng()))
+}
+
+/// What we publish and ask for.
+pub fn claim(network: &NetworkConfig, underlay: &Underlay, mac: Mac, file: &Path) -> Claim {
+    Claim {
+        attrs: LeaseAttrs {
+            public_ip: IpAddr::V4(underlay.address),
+            backend: Backend::Vxlan {
+                vni: network.vni,
+                vtep_mac: mac,
+            },
+        },
+        previous: subnet_env::read_previous(file),
+    }
+}
+
+/// What the programs copy from the kernel.
+pub fn kernel_defaults(sysctls: &Sysctls) -> Result<KernelDefaults, Failure> {
+    let failed = |error: crate::sysctl::SysctlError| Failure::Privilege(error.to_string());
+    Ok(KernelDefaults {
+        ports: sysctls.local_port_range().map_err(failed)?,
+        ttl: sysctls.default_ttl().map_err(failed)?,
+    })
+}
+
+/// What moves the packets, and why.
+pub struct Movers {
+    /// Programs, unless the kernel works alone.
+    pub datapath: Option<EbpfDatapath>,
+    /// Whether they take packets.
+    pub fast_path: bool,
+    /// Why it is so.
+    pub why: String,
+}
+
+/// Loads the programs as far as they are wanted and can be had.
+pub fn movers(
+    config: &Config,
+    network: &NetworkConfig,
+    underlay: &Underlay,
+    sysctls: &Sysctls,
+) -> Result<Movers, Failure> {
+    let kernel = |why: String| Movers {
+        datapath: None,
+        fast_path: false,
+        why,
+    };
+    if config.datapath == DatapathChoice::Kernel {
+        return Ok(kernel("--datapath=kernel".to_owned()));
+    }
+    let flows = sysctls
+        .conntrack_max()
+        .ok()
+        .flatten()
+        .unwrap_or(0)
+        .max(LEAST_FLOWS);
+    match EbpfDatapath::open(network.vni, flows) {
+        Ok(datapath) => {
+            let (fast_path, why) = fast_path(config.fast_path, network, underlay);
+            info!(
+                fast_path,
+                why,
+                reads_conntrack = datapath.reads_conntrack,
+                "programs loaded"
+            );
+            Ok(Movers {
+                datapath: Some(datapath),
+                fast_path,
+                why,
+            })
+        }
+        Err(error) if config.datapath == DatapathChoice::Ebpf => {
+            Err(Failure::Privilege(format!("--datapath=ebpf: {error}")))
+        }
+        Err(error) => {
+            warn!(%error, "the programs cannot be loaded: the kernel moves every packet");
+            Ok(kernel(format!("the programs cannot be loaded: {error}")))
+        }
+    }
+}
+
+fn fast_path(
+    choice: FastPathChoice,
+    network: &NetworkConfig,
+    underlay: &Underlay,
+) -> (bool, String) {
+    let ruled_out = if network.gbp {
+        Some("the network config asks for GBP, which only the kernel carries")
+    } else if network.learning {
+        Some("the network config asks for Learning, which only the kernel does")
+    } else {
+        None
+    };
+    match (choice, ruled_out) {
+        (FastPathChoice::Off, _) => (false, "--fast-path=off".to_owned()),
+        (_, Some(why)) => (false, why.to_owned()),
+        (_, None) if !underlay.ethernet => (
+            true,
+            "the uplink has no Ethernet headers: only what leaves it is fast".to_owned(),
+        ),
+        (FastPathChoice::On, None) => (true, "--fast-path=on".to_owned()),
+        (FastPathChoice::Auto, None) => (true, "nothing speaks against it".to_owned()),
+    }
+}
+
+/// On the kernel path alone, what an earlier run attached is taken off.
+pub fn detach_leftovers(network: &NetworkConfig) {
+    let pins = PinDir::new(network.vni);
+    if pins.path().exists() {
+        match pins.remove() {
+            Ok(()) => info!("removed the programs of an earlier run"),
+            Err(error) => warn!(%error, "programs of an earlier run were not removed"),
+        }
+    }
+}
+
+/// Claims a subnet, waiting for the store as long as needed.
+pub async fn lease(
+    config: &Config,
+    store: &impl LeaseStore,
+    network: &NetworkConfig,
+    claim: &Claim,
+    tell: impl Fn(&str),
+) -> Result<Lease, Failure> {
+    let lease = patiently(config.store_wait, "claim a subnet", tell, || {
+        store.claim(network, claim)
+    })
+    .await?;
+    info!(subnet = %lease.subnet, reservation = lease.store_lease.is_none(), "subnet leased");
+    Ok(lease)
+}

@@ -1,0 +1,85 @@
+//! Puts what the tasks tell together to one status.
+
+use super::firewall::RulesState;
+use crate::{
+    admin::status::{Component, Ignored, Status},
+    reconcile::{renewal::OwnLease, run::Report},
+};
+
+/// What the tasks told last.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// The loop.
+    pub report: Report,
+    /// The lease.
+    pub lease: OwnLease,
+    /// The rules.
+    pub rules: RulesState,
+    /// `subnet.env`: its path, or why it is not there.
+    pub subnet_file: Result<String, String>,
+}
+
+/// The status, on the ground of what does not change.
+#[must_use]
+pub fn status(ground: &Status, told: &Told) -> Status {
+    let Told {
+        report,
+        lease,
+        rules,
+        subnet_file,
+    } = told;
+    let held = !matches!(lease, OwnLease::Lost(_));
+    let mut components = vec![
+        match &report.store_down {
+            None => Component::good("store", "answers"),
+            Some(why) => Component::bad("store", why),
+        },
+        match lease {
+            OwnLease::Held => Component::good("lease", "held"),
+            OwnLease::Unconfirmed(why) => Component::bad("lease", format!("unconfirmed: {why}")),
+            OwnLease::Lost(why) => Component::bad("lease", format!("subnet_lost: {why}")),
+        },
+        match report.failures.as_slice() {
+            [] if report.complete => {
+                Component::good("reconcile", format!("{} operations", report.operations))
+            }
+            [] => Component::bad("reconcile", "no complete pass yet"),
+            failures => Component::bad("reconcile", failures.join("; ")),
+        },
+        match rules {
+            Ok(detail) => Component::good("firewall", detail),
+            Err(why) => Component::bad("firewall", why),
+        },
+        match subnet_file {
+            Ok(path) => Component::good("subnet_file", path),
+            Err(why) => Component::bad("subnet_file", why),
+        },
+    ];
+    if ground.mode.datapath == "ebpf" {
+        components.push(Component::good(
+            "programs",
+            format!("{} attached", report.attached),
+        ));
+        components.push(match &report.flows {
+            Some(Ok(detail)) => Component::good("flows", detail),
+            Some(Err(why)) => Component::bad("flows", why),
+            None => Component::bad("flows", "not compared with conntrack yet"),
+        });
+    }
+    Status {
+        ready: held && report.complete && subnet_file.is_ok(),
+        components,
+        peers: report.peers,
+        endpoints: report.endpoints,
+        ignored: report
+            .ignored
+            .iter()
+            .map(|(what, why)| Ignored {
+                what: what.clone(),
+                why: why.clone(),
+            })
+            .collect(),
+        operations: report.operations,
+        ..ground.clone()
+    }
+}
