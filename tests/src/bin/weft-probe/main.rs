@@ -1,0 +1,3 @@
+//! `weft-probe`: the measuring programs that run inside a container's namespace.
+
+fn main() {}

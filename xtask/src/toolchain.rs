@@ -1,0 +1,88 @@
+//! What the eBPF half is built with: versions, places, and the environment that `build.rs` reads.
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::shell;
+
+/// The linker that turns LLVM bitcode into one BPF object.
+pub(crate) const BPF_LINKER: &str = "0.13.0";
+
+/// Debian's compiler, whose packages hold a prebuilt `core` for the BPF target.
+pub(crate) const BPF_RUSTC: &str = "/usr/bin/rustc";
+
+pub(crate) fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent()
+        .map_or_else(|| here.to_path_buf(), Path::to_path_buf)
+}
+
+pub(crate) fn target() -> PathBuf {
+    let Some(folder) = std::env::var_os("CARGO_TARGET_DIR") else {
+        return root().join("target");
+    };
+    root().join(folder)
+}
+
+/// Where `cargo install --root` puts what we build for ourselves.
+pub(crate) fn tools() -> PathBuf {
+    target().join("tools")
+}
+
+pub(crate) fn bpf_linker() -> PathBuf {
+    tools().join("bin/bpf-linker")
+}
+
+/// The LLVM that a compiler carries: bpf-linker must read the bitcode that it writes.
+pub(crate) fn llvm_major(rustc: &str) -> Result<u32> {
+    let text = shell::output(Command::new(rustc).arg("-vV"))?;
+    parse_llvm_major(&text).with_context(|| format!("{rustc} -vV names no LLVM version"))
+}
+
+fn parse_llvm_major(text: &str) -> Option<u32> {
+    let version = text
+        .lines()
+        .find_map(|line| line.strip_prefix("LLVM version: "))?;
+    version.split('.').next()?.trim().parse().ok()
+}
+
+/// Whether the object inside the agent is the real one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Object {
+    Real,
+    /// An empty file in its place: enough for clippy and for tests that load nothing.
+    Stub,
+}
+
+/// `cargo` in this workspace, with the environment that the agent's `build.rs` reads.
+pub(crate) fn cargo(object: Object) -> Command {
+    // Cargo names itself to what it starts; the same one keeps the target folder valid.
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+    let mut command = Command::new(program);
+    command.current_dir(root());
+    command
+        .env("WEFT_BPF_LINKER", bpf_linker())
+        .env("WEFT_BPF_RUSTC", BPF_RUSTC);
+    match object {
+        Object::Real => command.env_remove("WEFT_EBPF"),
+        Object::Stub => command.env("WEFT_EBPF", "stub"),
+    };
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn llvm_major_is_read_from_the_verbose_version() {
+        let text = "rustc 1.96.0 (built from a source tarball)\nhost: x\nLLVM version: 22.1.8\n";
+        assert_eq!(parse_llvm_major(text), Some(22));
+        assert_eq!(parse_llvm_major("rustc 1.96.0\n"), None);
+    }
+}
