@@ -1,3 +1,114 @@
 //! `weft-probe`: the measuring programs that run inside a container's namespace.
+//! Each prints one line of JSON, or frames in hexadecimal, and nothing else.
 
-fn main() {}
+mod capture;
+mod ping;
+mod sys;
+mod tcp;
+mod udp;
+
+use std::{
+    net::{Ipv4Addr, SocketAddrV4},
+    process::ExitCode,
+};
+
+use anyhow::Result;
+use clap::{Args, Parser};
+use serde::Serialize;
+
+#[derive(Debug, Parser)]
+#[command(name = "weft-probe")]
+enum Cli {
+    /// Send and receive numbered packets on one socket.
+    Udp(UdpOptions),
+    /// Accept connections: hash what comes and answer with the hash.
+    TcpSink { bind: SocketAddrV4 },
+    /// Send hashed content to a sink.
+    TcpSend(TcpOptions),
+    /// Accept connections and send back what comes, line by line.
+    TcpEcho { bind: SocketAddrV4 },
+    /// Send one line to an echo server and expect it back.
+    TcpAsk { bind: Ipv4Addr, to: SocketAddrV4 },
+    /// Echo requests with a chosen size, TTL and DF.
+    Ping(PingOptions),
+    /// Print the frames of one interface until killed.
+    Capture { interface: String },
+}
+
+#[derive(Debug, Args)]
+struct UdpOptions {
+    #[arg(long)]
+    bind: SocketAddrV4,
+    #[arg(long)]
+    to: SocketAddrV4,
+    /// Packets per second.
+    #[arg(long, default_value_t = 1000)]
+    rate: u32,
+    #[arg(long, default_value_t = 1000)]
+    count: u64,
+    /// Bytes of payload.
+    #[arg(long, default_value_t = 64)]
+    size: usize,
+    /// How long to wait for the other side to appear.
+    #[arg(long, default_value_t = 10)]
+    patience: u64,
+}
+
+#[derive(Debug, Args)]
+struct TcpOptions {
+    #[arg(long)]
+    to: SocketAddrV4,
+    #[arg(long)]
+    bytes: u64,
+    /// Mbit per second; without it as fast as it goes.
+    #[arg(long)]
+    pace: Option<u32>,
+    /// End when this many milliseconds have passed, however much was sent.
+    #[arg(long)]
+    stop_after: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+struct PingOptions {
+    #[arg(long)]
+    to: Ipv4Addr,
+    /// Bytes of the IP packet.
+    #[arg(long, default_value_t = 84)]
+    size: usize,
+    #[arg(long, default_value_t = 64)]
+    ttl: u32,
+    #[arg(long)]
+    df: bool,
+    #[arg(long, default_value_t = 1)]
+    count: u32,
+    /// How long to wait for each reply.
+    #[arg(long, default_value_t = 1000)]
+    patience_ms: u64,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("weft-probe: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    match cli {
+        Cli::Udp(options) => print(&udp::exchange(&options)?),
+        Cli::TcpSink { bind } => tcp::sink(bind),
+        Cli::TcpSend(options) => print(&tcp::send(&options)?),
+        Cli::TcpEcho { bind } => tcp::echo(bind),
+        Cli::TcpAsk { bind, to } => tcp::ask(bind, to),
+        Cli::Ping(options) => print(&ping::ping(&options)?),
+        Cli::Capture { interface } => capture::frames(&interface),
+    }
+}
+
+fn print(report: &impl Serialize) -> Result<()> {
+    println!("{}", serde_json::to_string(report)?);
+    Ok(())
+}

@@ -1,0 +1,51 @@
+//! Socket options that neither the standard library nor nix knows.
+#![expect(unsafe_code, reason = "getsockopt and setsockopt take a pointer")]
+
+use std::{io, mem, os::fd::AsRawFd};
+
+/// Sets DF and refuses to send what does not fit, or clears DF.
+pub(crate) fn set_dont_fragment(socket: &impl AsRawFd, on: bool) -> io::Result<()> {
+    let value = if on {
+        libc::IP_PMTUDISC_DO
+    } else {
+        libc::IP_PMTUDISC_DONT
+    };
+    let size = u32::try_from(mem::size_of_val(&value)).map_err(io::Error::other)?;
+    // SAFETY: the pointer and the length describe `value`, which outlives the call.
+    let code = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_MTU_DISCOVER,
+            (&raw const value).cast(),
+            size,
+        )
+    };
+    if code < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// Segments that this connection has sent again.
+pub(crate) fn retransmits(socket: &impl AsRawFd) -> io::Result<u64> {
+    // SAFETY: the structure consists of integers, for which all zeroes is a value.
+    let mut info: libc::tcp_info = unsafe { mem::zeroed() };
+    let mut size = u32::try_from(mem::size_of_val(&info)).map_err(io::Error::other)?;
+    // SAFETY: the kernel writes at most `size` bytes, the size of `info`, and updates `size`.
+    let code = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut size,
+        )
+    };
+    if code < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(info.tcpi_total_retrans.into())
+    }
+}

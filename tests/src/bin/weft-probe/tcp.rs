@@ -1,0 +1,208 @@
+//! Transfers over TCP whose content is hashed at both ends, and a line echo.
+
+use std::{
+    io::{BufRead as _, BufReader, Read, Write as _},
+    net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpListener, TcpStream},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, socket};
+use weft_tests::report::{Tcp, TcpSink};
+
+use crate::{TcpOptions, sys};
+
+const BLOCK: usize = 64 * 1024;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Content that differs in every block, so that a lost or doubled piece shows.
+#[derive(Debug)]
+struct Content {
+    state: u64,
+}
+
+impl Content {
+    fn fill(&mut self, block: &mut [u8]) {
+        for word in block.chunks_exact_mut(8) {
+            self.state ^= self.state << 13;
+            self.state ^= self.state >> 7;
+            self.state ^= self.state << 17;
+            word.copy_from_slice(&self.state.to_le_bytes());
+        }
+    }
+}
+
+/// Order matters to it, speed matters to us; nobody attacks it.
+#[derive(Debug)]
+struct Hash(u64);
+
+impl Hash {
+    fn new() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+
+    /// Every call but the last must bring a multiple of eight bytes.
+    fn add(&mut self, bytes: &[u8]) {
+        for piece in bytes.chunks(8) {
+            let mut word = [0_u8; 8];
+            for (to, from) in word.iter_mut().zip(piece) {
+                *to = *from;
+            }
+            let mixed = (self.0 ^ u64::from_le_bytes(word)).wrapping_mul(0x0000_0100_0000_01b3);
+            self.0 = mixed.rotate_left(29);
+        }
+    }
+}
+
+/// Serves until killed, one thread a connection.
+pub(crate) fn sink(bind: SocketAddrV4) -> Result<()> {
+    serve(bind, |mut stream| {
+        let mut hash = Hash::new();
+        let mut bytes = 0;
+        let mut block = vec![0_u8; BLOCK];
+        loop {
+            let size = fill(&mut stream, &mut block)?;
+            hash.add(block.get(..size).unwrap_or_default());
+            bytes += size as u64;
+            if size < BLOCK {
+                break;
+            }
+        }
+        let answer = serde_json::to_string(&TcpSink {
+            bytes,
+            hash: hash.0,
+        })?;
+        writeln!(stream, "{answer}").context("answer the sender")
+    })
+}
+
+pub(crate) fn send(options: &TcpOptions) -> Result<Tcp> {
+    let mut stream = connect_to(options.to)?;
+    let mut content = Content {
+        state: 0x9e37_79b9_7f4a_7c15,
+    };
+    let mut hash = Hash::new();
+    let mut block = vec![0_u8; BLOCK];
+    let (mut sent, mut longest) = (0_u64, Duration::ZERO);
+    let start = Instant::now();
+    let end = options
+        .stop_after
+        .map(|ms| start + Duration::from_millis(ms));
+    while sent < options.bytes && end.is_none_or(|end| Instant::now() < end) {
+        content.fill(&mut block);
+        let left = usize::try_from(options.bytes - sent)
+            .unwrap_or(BLOCK)
+            .min(BLOCK);
+        let piece = block.get(..left).unwrap_or_default();
+        if let Some(mbit) = options.pace {
+            let due = Duration::from_nanos(sent.saturating_mul(8000) / u64::from(mbit.max(1)));
+            thread::sleep(due.saturating_sub(start.elapsed()));
+        }
+        let before = Instant::now();
+        stream
+            .write_all(piece)
+            .with_context(|| format!("write after {sent} bytes"))?;
+        longest = longest.max(before.elapsed());
+        hash.add(piece);
+        sent += piece.len() as u64;
+    }
+    stream.shutdown(Shutdown::Write).context("end the stream")?;
+    let mut answer = String::new();
+    BufReader::new(&stream)
+        .read_line(&mut answer)
+        .context("read the sink's answer")?;
+    let sink: TcpSink = serde_json::from_str(&answer).context("parse the sink's answer")?;
+    Ok(Tcp {
+        sent,
+        received: sink.bytes,
+        equal: sink.hash == hash.0,
+        retransmits: sys::retransmits(&stream).context("read TCP_INFO")?,
+        milliseconds: millis(start.elapsed()),
+        longest_stall_ms: millis(longest),
+    })
+}
+
+pub(crate) fn echo(bind: SocketAddrV4) -> Result<()> {
+    serve(bind, |mut stream| {
+        let peer = stream.peer_addr().context("name the peer")?;
+        for line in BufReader::new(stream.try_clone()?).lines() {
+            writeln!(
+                stream,
+                "{} from {}",
+                line.context("read a line")?,
+                peer.ip()
+            )?;
+        }
+        Ok(())
+    })
+}
+
+/// Prints what the server answers: the line, and whom it saw.
+pub(crate) fn ask(from: Ipv4Addr, to: SocketAddrV4) -> Result<()> {
+    let socket = socket(
+        AddressFamily::Inet,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    bind(
+        std::os::fd::AsRawFd::as_raw_fd(&socket),
+        &SockaddrIn::from(SocketAddrV4::new(from, 0)),
+    )
+    .with_context(|| format!("bind {from}"))?;
+    connect(
+        std::os::fd::AsRawFd::as_raw_fd(&socket),
+        &SockaddrIn::from(to),
+    )
+    .with_context(|| format!("connect to {to}"))?;
+    let mut stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    writeln!(stream, "weft").context("ask")?;
+    let mut answer = String::new();
+    BufReader::new(&stream)
+        .read_line(&mut answer)
+        .context("read the answer")?;
+    ensure!(answer.starts_with("weft from "), "not an echo: {answer:?}");
+    println!("{}", answer.trim());
+    Ok(())
+}
+
+fn serve(bind: SocketAddrV4, handle: fn(TcpStream) -> Result<()>) -> Result<()> {
+    let listener = TcpListener::bind(bind).with_context(|| format!("listen on {bind}"))?;
+    println!("listening");
+    for stream in listener.incoming() {
+        let stream = stream.context("accept")?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        thread::spawn(move || {
+            if let Err(error) = handle(stream) {
+                eprintln!("weft-probe: {error:#}");
+            }
+        });
+    }
+    Ok(())
+}
+
+fn connect_to(to: SocketAddrV4) -> Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&to.into(), Duration::from_secs(5))
+        .with_context(|| format!("connect to {to}"))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+/// Reads until the block is full or the stream ends.
+fn fill(from: &mut impl Read, block: &mut [u8]) -> Result<usize> {
+    let mut size = 0;
+    while let Some(rest) = block.get_mut(size..).filter(|rest| !rest.is_empty()) {
+        match from.read(rest).context("read")? {
+            0 => break,
+            more => size += more,
+        }
+    }
+    Ok(size)
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,88 @@
+//! What the probe measured, as it prints it and as the tests read it.
+
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+/// One side of a UDP exchange in which both sides send.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Udp {
+    pub sent: u64,
+    /// What the other side says it sent; zero when it was never heard of.
+    pub peer_sent: u64,
+    /// Distinct numbered packets of the other side.
+    pub received: u64,
+    pub duplicates: u64,
+    /// Sends that the kernel refused.
+    pub refused: u64,
+    /// The longest time without a packet, between the first and the last.
+    pub longest_gap_ms: u64,
+}
+
+impl Udp {
+    pub fn lost(&self) -> u64 {
+        self.peer_sent.saturating_sub(self.received)
+    }
+}
+
+/// A transfer over one TCP connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tcp {
+    pub sent: u64,
+    pub received: u64,
+    /// Both ends hashed the same content.
+    pub equal: bool,
+    pub retransmits: u64,
+    pub milliseconds: u64,
+    /// The longest time that one write was held up.
+    pub longest_stall_ms: u64,
+}
+
+impl Tcp {
+    pub fn complete(&self) -> bool {
+        self.equal && self.sent == self.received
+    }
+
+    pub fn mbit(&self) -> u64 {
+        self.received.saturating_mul(8) / self.milliseconds.max(1) / 1000
+    }
+}
+
+/// What the receiving end of a transfer answers to the sending end.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct TcpSink {
+    pub bytes: u64,
+    pub hash: u64,
+}
+
+/// Echo requests and what came back.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ping {
+    pub sent: u32,
+    pub replies: u32,
+    /// Sends refused with `EMSGSIZE`: the path MTU is known here and smaller.
+    pub too_big: u32,
+    /// Sends refused otherwise.
+    pub refused: u32,
+    pub errors: Vec<IcmpError>,
+}
+
+/// An ICMP error that quotes one of our requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IcmpError {
+    pub from: Ipv4Addr,
+    pub kind: u8,
+    pub code: u8,
+    /// For "fragmentation needed" only.
+    pub mtu: Option<u16>,
+}
+
+impl IcmpError {
+    pub fn is_too_big(&self) -> bool {
+        (self.kind, self.code) == (3, 4)
+    }
+
+    pub fn is_ttl_exceeded(&self) -> bool {
+        (self.kind, self.code) == (11, 0)
+    }
+}
