@@ -1,8 +1,15 @@
 //! The lab: hosts as network namespaces, a real etcd, real agents, and probes.
 
 pub mod command;
+pub mod container;
+pub mod daemon;
+pub mod etcd;
 pub mod host;
+pub mod kernel_host;
+pub mod lab;
 pub mod netns;
 pub mod paths;
+pub mod probe;
 pub mod report;
+pub mod subnet_env;
 pub mod wait;

@@ -1,0 +1,108 @@
+//! A bridge as CNI or Docker makes it, and containers as namespaces behind it.
+
+use std::{ffi::OsStr, net::Ipv4Addr, process::Command, sync::Arc};
+
+use anyhow::Result;
+
+use crate::{command, host::Host, netns::Netns, subnet_env::SubnetEnv};
+
+pub const BRIDGE: &str = "cni0";
+
+/// Makes the host's container bridge from what `subnet.env` says.
+pub fn add_bridge(host: &Host, env: &SubnetEnv) -> Result<()> {
+    host.ip(&format!("link add {BRIDGE} type bridge"))?;
+    host.ip(&format!("link set {BRIDGE} mtu {}", env.mtu))?;
+    host.ip(&format!("address add {} dev {BRIDGE}", env.subnet))?;
+    host.ip(&format!("link set {BRIDGE} up"))?;
+    Ok(())
+}
+
+/// A place that a probe can run in and that others can reach.
+pub trait Place {
+    fn name(&self) -> String;
+    fn address(&self) -> Ipv4Addr;
+    /// A command inside.
+    fn inside(&self, program: &OsStr) -> Command;
+}
+
+#[derive(Debug)]
+pub struct Container {
+    pub address: Ipv4Addr,
+    /// The host's end of its cable.
+    pub port: String,
+    pub ns: Netns,
+    pub host: Arc<Host>,
+    label: String,
+}
+
+impl Container {
+    /// Container `number`, counted from 1, behind the host's bridge.
+    pub fn new(host: &Arc<Host>, env: &SubnetEnv, number: u8) -> Result<Self> {
+        let label = format!("{}c{number}", host.label);
+        let ns = Netns::new(host.lab(), &label)?;
+        let (port, address, mtu) = (format!("veth{number}"), env.container(number), env.mtu);
+        let far = ns.name();
+        host.ip(&format!(
+            "link add {port} type veth peer name eth0 netns {far}"
+        ))?;
+        host.ip(&format!("link set {port} mtu {mtu} master {BRIDGE} up"))?;
+        ns.ip(&format!("link set eth0 mtu {mtu}"))?;
+        ns.ip(&format!(
+            "address add {address}/{} dev eth0",
+            env.subnet.prefix_len()
+        ))?;
+        ns.ip("link set eth0 up")?;
+        ns.ip(&format!("route add default via {}", env.gateway()))?;
+        Ok(Self {
+            address,
+            port,
+            ns,
+            host: Arc::clone(host),
+            label,
+        })
+    }
+
+    pub fn ip(&self, words: &str) -> Result<String> {
+        self.ns.ip(words)
+    }
+
+    pub fn run(&self, words: &str) -> Result<String> {
+        let (program, rest) = words.split_once(' ').unwrap_or((words, ""));
+        command::run_words(self.ns.command(program), rest)
+    }
+}
+
+impl Place for Container {
+    fn name(&self) -> String {
+        self.label.clone()
+    }
+
+    fn address(&self) -> Ipv4Addr {
+        self.address
+    }
+
+    fn inside(&self, program: &OsStr) -> Command {
+        self.ns.command(program)
+    }
+}
+
+/// The host itself, under one of its addresses.
+#[derive(Clone, Debug)]
+pub struct HostAt {
+    pub host: Arc<Host>,
+    pub address: Ipv4Addr,
+}
+
+impl Place for HostAt {
+    fn name(&self) -> String {
+        self.host.label.clone()
+    }
+
+    fn address(&self) -> Ipv4Addr {
+        self.address
+    }
+
+    fn inside(&self, program: &OsStr) -> Command {
+        self.host.command(program)
+    }
+}

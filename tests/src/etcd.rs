@@ -1,0 +1,120 @@
+//! A real etcd, and what an operator does with etcdctl.
+
+use std::{
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::{
+    command,
+    daemon::Daemon,
+    netns::Netns,
+    paths::{ETCD, ETCDCTL, required},
+    wait,
+};
+
+pub const PREFIX: &str = "/coreos.com/network";
+const LIMIT: Duration = Duration::from_secs(20);
+
+#[derive(Debug)]
+pub struct Etcd {
+    server: Option<Daemon>,
+    address: Ipv4Addr,
+    ns: PathBuf,
+    folder: PathBuf,
+}
+
+impl Etcd {
+    /// Starts a server in `ns`, where `address` is, with its data below `folder`.
+    pub fn start(ns: &Netns, address: Ipv4Addr, folder: &Path) -> Result<Self> {
+        let (ns, folder) = (ns.path(), folder.to_path_buf());
+        let mut etcd = Self {
+            server: None,
+            address,
+            ns,
+            folder,
+        };
+        etcd.resume()?;
+        Ok(etcd)
+    }
+
+    pub fn endpoint(&self) -> String {
+        format!("http://{}:2379", self.address)
+    }
+
+    /// The same data, a new process.
+    pub fn resume(&mut self) -> Result<()> {
+        let mut command = self.inside(required(ETCD)?);
+        let client = self.endpoint();
+        command.arg("--data-dir").arg(self.folder.join("etcd"));
+        command.args([
+            "--listen-client-urls",
+            &client,
+            "--advertise-client-urls",
+            &client,
+        ]);
+        command.args(["--listen-peer-urls", "http://127.0.0.1:2380"]);
+        command.args(["--initial-advertise-peer-urls", "http://127.0.0.1:2380"]);
+        command.args(["--initial-cluster", "default=http://127.0.0.1:2380"]);
+        let mut server = Daemon::start("etcd", command, self.folder.join("etcd.log"))?;
+        wait::until_true("etcd answers", LIMIT, || {
+            server.ensure_running()?;
+            self.ctl(&["endpoint", "health"]).map(|_| true)
+        })?;
+        self.server = Some(server);
+        Ok(())
+    }
+
+    /// The store goes away as in an outage: no goodbye.
+    pub fn outage(&mut self) -> Result<()> {
+        let mut server = self.server.take().context("etcd is not running")?;
+        server.kill_hard()
+    }
+
+    pub fn put_config(&self, json: &str) -> Result<()> {
+        self.put(&format!("{PREFIX}/config"), json)
+    }
+
+    pub fn put(&self, key: &str, value: &str) -> Result<()> {
+        self.ctl(&["put", key, value]).map(drop)
+    }
+
+    pub fn delete(&self, key: &str) -> Result<()> {
+        self.ctl(&["del", key]).map(drop)
+    }
+
+    /// Keys of the subnet leases with their values.
+    pub fn leases(&self) -> Result<Vec<(String, String)>> {
+        let text = self.ctl(&["get", "--prefix", &format!("{PREFIX}/subnets/")])?;
+        let mut lines = text.lines();
+        let mut leases = Vec::new();
+        while let (Some(key), Some(value)) = (lines.next(), lines.next()) {
+            leases.push((key.to_owned(), value.to_owned()));
+        }
+        Ok(leases)
+    }
+
+    /// `etcdctl` with these words.
+    pub fn ctl(&self, words: &[&str]) -> Result<String> {
+        let mut command = self.inside(required(ETCDCTL)?);
+        command
+            .env("ETCDCTL_API", "3")
+            .arg("--endpoints")
+            .arg(self.endpoint())
+            .args(words);
+        command::run(&mut command)
+    }
+
+    fn inside(&self, program: &Path) -> Command {
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--net={}", self.ns.display()))
+            .arg("--")
+            .arg(program);
+        command
+    }
+}

@@ -1,0 +1,96 @@
+//! Hosts on one wire, and the etcd that they share.
+
+use std::{fs, net::Ipv4Addr, path::Path, sync::Arc};
+
+use anyhow::{Context as _, Result};
+
+use crate::{
+    etcd::Etcd,
+    host::{Bpffs, Host},
+    netns::{self, LabName, Netns},
+};
+
+/// The switch: where etcd listens and where the hosts' default routes point.
+pub const SWITCH: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+
+#[derive(Debug)]
+pub struct Lab {
+    // In the order in which they go.
+    pub hosts: Vec<Arc<Host>>,
+    pub etcd: Etcd,
+    pub switch: Netns,
+    pub name: LabName,
+    folder: tempfile::TempDir,
+}
+
+impl Lab {
+    /// `hosts` hosts `h1`, `h2`, … with `eth0` on a switch of their own.
+    pub fn new(test: &str, hosts: u8) -> Result<Self> {
+        Self::with_bpffs(test, hosts, Bpffs::Missing)
+    }
+
+    pub fn with_bpffs(test: &str, hosts: u8, bpffs: Bpffs) -> Result<Self> {
+        netns::require_root()?;
+        netns::sweep();
+        let name = LabName::new(test);
+        let folder = tempfile::Builder::new()
+            .prefix(&format!("{}-", name.as_str()))
+            .tempdir()
+            .context("make the lab's folder")?;
+        let switch = switch(&name)?;
+        let hosts = (1..=hosts)
+            .map(|number| host(&name, &switch, number, folder.path(), bpffs).map(Arc::new))
+            .collect::<Result<_>>()?;
+        let etcd = Etcd::start(&switch, SWITCH, folder.path())?;
+        Ok(Self {
+            hosts,
+            etcd,
+            switch,
+            name,
+            folder,
+        })
+    }
+
+    pub fn host(&self, index: usize) -> Result<Arc<Host>> {
+        self.hosts
+            .get(index)
+            .cloned()
+            .with_context(|| format!("host {index} of the lab"))
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Leaves the logs and data where they are, for a look afterwards.
+    pub fn keep_folder(&mut self) {
+        self.folder.disable_cleanup(true);
+    }
+}
+
+fn switch(name: &LabName) -> Result<Netns> {
+    let switch = Netns::new(name, "sw")?;
+    switch.ip("link add br0 type bridge")?;
+    switch.ip(&format!("address add {SWITCH}/24 dev br0"))?;
+    switch.ip("link set br0 up")?;
+    // A switch forwards frames: no firewall of its own, no reassembly of what passes.
+    switch.sysctl("net/bridge/bridge-nf-call-iptables", "0")?;
+    Ok(switch)
+}
+
+fn host(name: &LabName, switch: &Netns, number: u8, folder: &Path, bpffs: Bpffs) -> Result<Host> {
+    let label = format!("h{number}");
+    let address = Ipv4Addr::new(192, 0, 2, 10 + number);
+    let folder = folder.join(&label);
+    fs::create_dir_all(&folder).context("make a host's folder")?;
+    let host = Host::new(name, &label, address, folder, bpffs)?;
+    let far = host.ns.name();
+    switch.ip(&format!(
+        "link add p{number} type veth peer name eth0 netns {far}"
+    ))?;
+    switch.ip(&format!("link set p{number} master br0 up"))?;
+    host.ip(&format!("address add {address}/24 dev eth0"))?;
+    host.ip("link set eth0 up")?;
+    host.ip(&format!("route add default via {SWITCH}"))?;
+    Ok(host)
+}

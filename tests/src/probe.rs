@@ -1,0 +1,185 @@
+//! Runs the probe in a place and reads its report.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    net::{Ipv4Addr, SocketAddrV4},
+    os::unix::process::CommandExt as _,
+    process::{Child, Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde::de::DeserializeOwned;
+
+use crate::{
+    command,
+    container::Place,
+    paths,
+    report::{Ping, Tcp, Udp},
+};
+
+/// A probe at work: ended when dropped, or waited for.
+#[derive(Debug)]
+pub struct Running {
+    child: Option<Child>,
+    line: String,
+}
+
+impl Running {
+    fn start(mut command: Command) -> Result<Self> {
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let child = command.process_group(0).spawn();
+        let line = command::line(&command);
+        Ok(Self {
+            child: Some(child.with_context(|| line.clone())?),
+            line,
+        })
+    }
+
+    /// Starts a server and waits until it listens.
+    fn serve(command: Command) -> Result<Self> {
+        let mut server = Self::start(command)?;
+        let out = server.child.as_mut().and_then(|child| child.stdout.take());
+        let mut first = String::new();
+        BufReader::new(out.context("the server's output")?).read_line(&mut first)?;
+        if first.trim() != "listening" {
+            return Err(server
+                .wait()
+                .expect_err("a server that does not listen has ended"));
+        }
+        Ok(server)
+    }
+
+    /// Waits for the end and returns what it printed.
+    pub fn wait(mut self) -> Result<String> {
+        let child = self
+            .child
+            .take()
+            .context("the probe was waited for already")?;
+        let out = child
+            .wait_with_output()
+            .with_context(|| self.line.clone())?;
+        if !out.status.success() {
+            bail!(
+                "{}: {}",
+                self.line,
+                String::from_utf8_lossy(&out.stderr).trim()
+            );
+        }
+        Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+    }
+
+    pub fn report<T: DeserializeOwned>(self) -> Result<T> {
+        let line = self.line.clone();
+        let text = self.wait()?;
+        serde_json::from_str(&text).with_context(|| format!("{line}: {text:?}"))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// The probe in `place`, with the words of `arguments`.
+pub fn start(place: &dyn Place, arguments: &str) -> Result<Running> {
+    Running::start(prepare(place, arguments)?)
+}
+
+pub fn serve(place: &dyn Place, arguments: &str) -> Result<Running> {
+    Running::serve(prepare(place, arguments)?)
+}
+
+fn prepare(place: &dyn Place, arguments: &str) -> Result<Command> {
+    let mut command = place.inside(paths::probe()?.as_os_str());
+    command.args(arguments.split_whitespace());
+    Ok(command)
+}
+
+/// What two places send each other at the same time.
+#[derive(Clone, Copy, Debug)]
+pub struct Exchange {
+    pub port: u16,
+    pub rate: u32,
+    pub count: u64,
+    pub size: usize,
+}
+
+impl Exchange {
+    pub fn start(&self, a: &dyn Place, b: &dyn Place) -> Result<Exchanging> {
+        let Self {
+            port,
+            rate,
+            count,
+            size,
+        } = self;
+        let side = |from: &dyn Place, to: &dyn Place| {
+            let (bind, to) = (from.address(), to.address());
+            let flags = format!("--rate {rate} --count {count} --size {size}");
+            start(
+                from,
+                &format!("udp --bind {bind}:{port} --to {to}:{port} {flags}"),
+            )
+        };
+        Ok(Exchanging {
+            a: side(a, b)?,
+            b: side(b, a)?,
+        })
+    }
+
+    pub fn run(&self, a: &dyn Place, b: &dyn Place) -> Result<(Udp, Udp)> {
+        self.start(a, b)?.reports()
+    }
+}
+
+#[derive(Debug)]
+pub struct Exchanging {
+    a: Running,
+    b: Running,
+}
+
+impl Exchanging {
+    pub fn reports(self) -> Result<(Udp, Udp)> {
+        Ok((self.a.report()?, self.b.report()?))
+    }
+}
+
+/// Fails unless everything arrived, once, both ways.
+pub fn ensure_complete(what: &str, (a, b): (Udp, Udp)) -> Result<()> {
+    for side in [a, b] {
+        ensure!(
+            side.lost() == 0 && side.received > 0 && side.refused == 0,
+            "{what}: {} lost of {}: {side:?}",
+            side.lost(),
+            side.peer_sent
+        );
+    }
+    Ok(())
+}
+
+/// A transfer from one place to another, hashed at both ends.
+pub fn transfer(from: &dyn Place, to: &dyn Place, port: u16, bytes: u64) -> Result<Tcp> {
+    let at = SocketAddrV4::new(to.address(), port);
+    let _sink = serve(to, &format!("tcp-sink {at}"))?;
+    start(from, &format!("tcp-send --to {at} --bytes {bytes}"))?.report()
+}
+
+/// One line over TCP, there and back; returns the address that the other end saw.
+pub fn ask(from: &dyn Place, to: &dyn Place, port: u16) -> Result<Ipv4Addr> {
+    let at = SocketAddrV4::new(to.address(), port);
+    let _server = serve(to, &format!("tcp-echo {at}"))?;
+    let text = start(from, &format!("tcp-ask {} {at}", from.address()))?.wait()?;
+    let seen = text.trim().strip_prefix("weft from ").context("an echo")?;
+    seen.parse().with_context(|| format!("address {seen:?}"))
+}
+
+/// Echo requests with further `flags` of the probe's `ping`.
+pub fn ping(from: &dyn Place, to: Ipv4Addr, flags: &str) -> Result<Ping> {
+    start(from, &format!("ping --to {to} {flags}"))?.report()
+}
