@@ -1,9 +1,12 @@
 //! The lab: hosts as network namespaces, a real etcd, real agents, and probes.
 
+pub mod agent;
+pub mod capture;
 pub mod command;
 pub mod container;
 pub mod daemon;
 pub mod etcd;
+pub mod frame;
 pub mod host;
 pub mod kernel_host;
 pub mod lab;
