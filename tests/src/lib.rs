@@ -5,6 +5,7 @@ pub mod capture;
 pub mod command;
 pub mod container;
 pub mod daemon;
+pub mod docker;
 pub mod etcd;
 pub mod frame;
 pub mod host;

@@ -1,0 +1,221 @@
+//! A real Docker engine on each host, as its users start it from `subnet.env`.
+
+use std::{
+    ffi::OsStr,
+    fs::{self, File},
+    net::Ipv4Addr,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::{
+    command,
+    container::Place,
+    daemon::Daemon,
+    host::Host,
+    paths::{BUSYBOX, DOCKER, DOCKERD, required},
+    wait,
+};
+
+pub const BRIDGE: &str = "docker0";
+pub const IMAGE: &str = "weft-busybox";
+/// Below the host's own `/run`.
+const SOCKET: &str = "unix:///run/docker.sock";
+const LIMIT: Duration = Duration::from_secs(60);
+/// What the walk-through needs of busybox, as names in the image.
+const APPLETS: &[&str] = &[
+    "sh", "cat", "dd", "head", "md5sum", "nc", "ping", "sleep", "tee", "wget", "httpd", "ip",
+];
+
+#[derive(Debug)]
+pub struct Docker {
+    host: Arc<Host>,
+    daemon: Daemon,
+}
+
+impl Docker {
+    /// Starts an engine with `options` (what `weft docker-opts` prints) and imports the image.
+    pub fn start(host: &Arc<Host>, options: &[String]) -> Result<Self> {
+        let folder = host.folder().join("docker");
+        fs::create_dir_all(&folder).context("make Docker's folder")?;
+        let mut command = host.command(required(DOCKERD)?);
+        command.args([
+            "-H",
+            SOCKET,
+            "--exec-root",
+            "/run/docker",
+            "--pidfile",
+            "/run/docker.pid",
+        ]);
+        command.arg("--data-root").arg(&folder);
+        // The lab's folder may be on any file system, and nothing here is large.
+        command.args(["--storage-driver", "vfs", "--cgroup-parent", &cgroup(host)]);
+        command.args(options);
+        let what = format!("dockerd on {}", host.label);
+        let daemon = Daemon::start(&what, command, host.folder().join("dockerd.log"))?;
+        let mut docker = Self {
+            host: Arc::clone(host),
+            daemon,
+        };
+        docker.ready(&what)?;
+        docker.import()?;
+        Ok(docker)
+    }
+
+    fn ready(&mut self, what: &str) -> Result<()> {
+        let done = wait::until_true(&format!("{what} answers"), LIMIT, || {
+            self.daemon.ensure_running()?;
+            let asked = self.docker(&["info", "--format", "{{.ID}}"])?;
+            Ok(!asked.trim().is_empty())
+        });
+        done.with_context(|| self.daemon.tail())
+    }
+
+    fn import(&self) -> Result<()> {
+        let tar = self.host.folder().join("image.tar");
+        write_image(&self.host.folder().join("image"), &tar)?;
+        self.docker(&["import", &tar.to_string_lossy(), IMAGE])
+            .map(drop)
+    }
+
+    /// `docker` with these words, against this host's engine.
+    pub fn docker(&self, words: &[&str]) -> Result<String> {
+        let mut command = self.host.command(required(DOCKER)?);
+        command.args(["-H", SOCKET]).args(words);
+        command::run(&mut command)
+    }
+
+    /// `docker run -d` of a shell command; `flags` come before the image.
+    pub fn run(&self, name: &str, flags: &[&str], script: &str) -> Result<DockerContainer> {
+        let mut words = vec!["run", "-d", "--name", name];
+        words.extend(flags);
+        words.extend([IMAGE, "sh", "-c", script]);
+        self.docker(&words).with_context(|| self.daemon.tail())?;
+        let format = "{{.State.Pid}} {{.NetworkSettings.IPAddress}}";
+        let text = self.docker(&["inspect", "--format", format, name])?;
+        let (pid, address) = text
+            .trim()
+            .split_once(' ')
+            .context("a process and an address")?;
+        Ok(DockerContainer {
+            name: name.to_owned(),
+            label: format!("{}/{name}", self.host.label),
+            pid: pid
+                .parse()
+                .with_context(|| format!("process id {text:?}"))?,
+            address: address
+                .parse()
+                .with_context(|| format!("address {text:?}"))?,
+        })
+    }
+
+    /// `docker exec` of a shell command in a container; returns its output.
+    pub fn exec(&self, container: &DockerContainer, script: &str) -> Result<String> {
+        self.docker(&["exec", &container.name, "sh", "-c", script])
+    }
+
+    pub fn tail(&self) -> String {
+        self.daemon.tail()
+    }
+}
+
+impl Drop for Docker {
+    fn drop(&mut self) {
+        // The engine waits for its containers; ours need no time to say goodbye.
+        if let Ok(list) = self.docker(&["ps", "-aq"]) {
+            let mut words = vec!["rm", "-f"];
+            words.extend(list.split_whitespace());
+            if words.len() > 2
+                && let Err(error) = self.docker(&words)
+            {
+                eprintln!("lab: {error:#}");
+            }
+        }
+        let _ = self.daemon.stop();
+        remove_cgroups(&cgroup(&self.host));
+    }
+}
+
+/// A container of Docker's, as a place for the probe: in its network, outside its file system.
+#[derive(Clone, Debug)]
+pub struct DockerContainer {
+    pub name: String,
+    label: String,
+    pid: u32,
+    pub address: Ipv4Addr,
+}
+
+impl Place for DockerContainer {
+    fn name(&self) -> String {
+        self.label.clone()
+    }
+
+    fn address(&self) -> Ipv4Addr {
+        self.address
+    }
+
+    fn inside(&self, program: &OsStr) -> Command {
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--net=/proc/{}/ns/net", self.pid))
+            .arg("--")
+            .arg(program);
+        command
+    }
+}
+
+/// A tar for `docker import`: one static busybox and its names.
+fn write_image(root: &Path, tar: &Path) -> Result<()> {
+    let bin = root.join("bin");
+    for folder in ["bin", "tmp", "proc", "sys", "dev", "etc"] {
+        fs::create_dir_all(root.join(folder)).context("make the image's folders")?;
+    }
+    fs::copy(required(BUSYBOX)?, bin.join("busybox")).context("copy busybox")?;
+    for applet in APPLETS {
+        symlink("busybox", bin.join(applet)).context("name an applet")?;
+    }
+    let out = File::create(tar).context("make the image's tar")?;
+    let mut command = Command::new("tar");
+    command.arg("-C").arg(root).args(["-c", "."]).stdout(out);
+    ensure!(
+        command.status().context("run tar")?.success(),
+        "tar of the image"
+    );
+    Ok(())
+}
+
+/// The lab's own branch, so that what Docker leaves in it can be removed.
+fn cgroup(host: &Host) -> String {
+    format!("/{}-{}", host.lab().as_str(), host.label)
+}
+
+/// Only empty groups go; one that is in use stays, and says so by staying.
+fn remove_cgroups(name: &str) {
+    let Ok(hierarchies) = fs::read_dir("/sys/fs/cgroup") else {
+        return;
+    };
+    let name = name.trim_start_matches('/');
+    for root in hierarchies
+        .flatten()
+        .map(|entry| entry.path())
+        .chain([PathBuf::from("/sys/fs/cgroup")])
+    {
+        let group = root.join(name);
+        if group.is_dir() {
+            remove_tree(&group);
+        }
+    }
+}
+
+fn remove_tree(group: &Path) {
+    let below = fs::read_dir(group).into_iter().flatten().flatten();
+    for entry in below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        remove_tree(&entry.path());
+    }
+    let _ = fs::remove_dir(group);
+}
