@@ -1,6 +1,8 @@
 //! The lab itself: two hosts programmed by hand, with no code of ours on the way.
 //! What fails here is the lab's fault, not the agent's.
 
+mod common;
+
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
@@ -9,17 +11,7 @@ use weft_tests::{
     kernel_host::KernelHost,
     lab::Lab,
     probe::{self, Exchange},
-    subnet_env::SubnetEnv,
 };
-
-fn env(third: u8) -> SubnetEnv {
-    SubnetEnv {
-        network: "188.172.0.0/16".parse().expect("a constant"),
-        subnet: format!("188.172.{third}.1/24").parse().expect("a constant"),
-        mtu: 1450,
-        ip_masq: false,
-    }
-}
 
 struct Pair {
     containers: Vec<Container>,
@@ -29,15 +21,9 @@ struct Pair {
 
 fn pair(test: &str) -> Result<Pair> {
     let lab = Lab::new(test, 2)?;
-    let mut hosts = Vec::new();
-    for (index, third) in [7, 9].into_iter().enumerate() {
-        let host = KernelHost::new(lab.host(index)?, env(third))?;
-        host.publish(&lab.etcd)?;
-        hosts.push(host);
-    }
+    let hosts = common::kernel_hosts(&lab)?;
     let mut containers = Vec::new();
     for host in &hosts {
-        host.learn(&lab.etcd)?;
         add_bridge(&host.host, &host.env)?;
         containers.push(Container::new(&host.host, &host.env, 1)?);
     }

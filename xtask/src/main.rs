@@ -1,12 +1,21 @@
 //! `cargo xtask`: set-up, run, demo, test, lint, tidy, ci.
 
+mod ci;
+mod demo;
+mod lint;
+mod run;
 mod setup;
 mod shell;
+mod signals;
+mod test;
+mod tidy;
 mod toolchain;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::toolchain::Lock;
 
 /// The one front door for developers and CI.
 #[derive(Debug, Parser)]
@@ -20,6 +29,18 @@ struct Cli {
 enum Verb {
     /// Install and check what this machine needs; every other command does this first.
     Setup,
+    /// Build and run the agent on this host, with an etcd on loopback where none is named.
+    Run(run::Options),
+    /// Hosts as network namespaces on one wire, an agent on each, and who reaches whom.
+    Demo(demo::Options),
+    /// Run every test: units, properties, programs, namespaces.
+    Test(test::Options),
+    /// Formatting, and clippy with warnings as errors.
+    Lint,
+    /// The rules of the tree.
+    Tidy,
+    /// All that CI runs, in order.
+    Ci,
 }
 
 fn main() -> ExitCode {
@@ -36,6 +57,12 @@ fn main() -> ExitCode {
 fn dispatch(verb: Verb) -> anyhow::Result<ExitCode> {
     match verb {
         Verb::Setup => println!("setup: everything is in place"),
+        Verb::Run(options) => return run::run(&options),
+        Verb::Demo(options) => return demo::run(&options),
+        Verb::Test(options) => test::run(Lock::MayChange, &options)?,
+        Verb::Lint => lint::run(Lock::MayChange)?,
+        Verb::Tidy => tidy::run()?,
+        Verb::Ci => ci::run()?,
     }
     Ok(ExitCode::SUCCESS)
 }

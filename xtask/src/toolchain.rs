@@ -59,20 +59,34 @@ pub(crate) enum Object {
     Stub,
 }
 
-/// `cargo` in this workspace, with the environment that the agent's `build.rs` reads.
-pub(crate) fn cargo(object: Object) -> Command {
-    // Cargo names itself to what it starts; the same one keeps the target folder valid.
-    let program = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
-    let mut command = Command::new(program);
-    command.current_dir(root());
-    command
-        .env("WEFT_BPF_LINKER", bpf_linker())
-        .env("WEFT_BPF_RUSTC", BPF_RUSTC);
-    match object {
-        Object::Real => command.env_remove("WEFT_EBPF"),
-        Object::Stub => command.env("WEFT_EBPF", "stub"),
-    };
-    command
+/// How cargo is called in this workspace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lock {
+    /// A changed dependency updates the lock file, as a developer expects.
+    MayChange,
+    /// Such a change is an error: what CI tests is what is committed.
+    Fixed,
+}
+
+impl Lock {
+    /// `cargo <verb>`, with the environment that the agent's `build.rs` reads.
+    pub(crate) fn cargo(self, object: Object, verb: &str) -> Command {
+        // Cargo names itself to what it starts; the same one keeps the target folder valid.
+        let program = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+        let mut command = Command::new(program);
+        command.current_dir(root()).arg(verb);
+        if self == Self::Fixed {
+            command.arg("--locked");
+        }
+        command
+            .env("WEFT_BPF_LINKER", bpf_linker())
+            .env("WEFT_BPF_RUSTC", BPF_RUSTC);
+        match object {
+            Object::Real => command.env_remove("WEFT_EBPF"),
+            Object::Stub => command.env("WEFT_EBPF", "stub"),
+        };
+        command
+    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     shell,
-    toolchain::{self, BPF_LINKER},
+    toolchain::{self, BPF_LINKER, Lock, Object},
 };
 
 pub(crate) fn run() -> Result<()> {
@@ -30,17 +30,16 @@ fn bpf_linker(llvm: u32) -> Result<()> {
     println!("setup: building bpf-linker {BPF_LINKER} for LLVM {llvm}, about a minute");
     let prefix = format!("/usr/lib/llvm-{llvm}");
     let feature = format!("llvm-{llvm}");
-    let mut cargo = toolchain::cargo(toolchain::Object::Stub);
+    let mut cargo = Lock::Fixed.cargo(Object::Stub, "install");
     cargo.args([
-        "install",
         "bpf-linker",
         "--version",
         BPF_LINKER,
-        "--locked",
         "--force",
+        "--no-default-features",
     ]);
     cargo
-        .args(["--no-default-features", "--features", &feature, "--root"])
+        .args(["--features", &feature, "--root"])
         .arg(toolchain::tools());
     // The linker's own build script reads the first, llvm-sys the second.
     cargo
