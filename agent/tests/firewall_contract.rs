@@ -136,3 +136,16 @@ fn another_subnet_replaces_the_rules() {
         assert!(!run(&format!("{kind}-save")).contains("FLANNEL"), "{kind}");
     });
 }
+
+#[test]
+fn a_table_that_cannot_be_read_back_is_left_alone() {
+    in_fresh_netns(|| async {
+        let iptables = Iptables::open_named("iptables-nft").await.unwrap();
+        iptables.ensure(&CONFIG).await.unwrap();
+        run("nft add rule ip nat POSTROUTING meta mark set numgen inc mod 2");
+        let before = run("nft list table ip nat");
+        let error = iptables.ensure(&CONFIG).await.unwrap_err().to_string();
+        assert!(error.contains("table nat"), "{error}");
+        assert_eq!(run("nft list table ip nat"), before);
+    });
+}

@@ -17,6 +17,10 @@ const WAIT: &str = "--wait=5";
 /// than a few times in a row is somebody else's fault.
 const ATTEMPTS: u32 = 3;
 
+/// What `iptables-save` prints, and succeeds, in place of a table that somebody has put rules of
+/// nft's own into. `iptables-restore` goes on to write to it.
+const UNREADABLE: &str = "is incompatible, use 'nft' tool";
+
 /// Why the rules are not in place.
 #[derive(Debug, thiserror::Error)]
 pub enum FirewallError {
@@ -25,6 +29,17 @@ pub enum FirewallError {
         "{program} is not installed; install the Debian package iptables, or pass --ip-masq=false --iptables-forward-rules=false"
     )]
     Missing {
+        /// The program.
+        program: String,
+    },
+    /// Cannot be read back, so that repairing would add the same rules for ever.
+    #[error(
+        "table {table} holds rules that {program} cannot read; move them out of the way (`nft list \
+         table ip {table}` shows them), or set EnableNFTables in the network config"
+    )]
+    Unreadable {
+        /// The table.
+        table: &'static str,
         /// The program.
         program: String,
     },
@@ -98,6 +113,12 @@ impl Iptables {
         let mut attempt = 1;
         loop {
             let saved = run(&save, &["-t", wanted.table], "").await?;
+            if saved.contains(UNREADABLE) {
+                return Err(FirewallError::Unreadable {
+                    table: wanted.table,
+                    program: self.program.clone(),
+                });
+            }
             let Some(repair) = wanted.repair(&saved) else {
                 return Ok(attempt > 1);
             };
