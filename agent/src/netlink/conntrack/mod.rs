@@ -216,10 +216,13 @@ async fn send(
         .map_err(|source| failed(call, source))
 }
 
-/// What a kernel without the module answers is a plain `EINVAL`, so the remedy is always named.
+/// Names the remedy where the answer is that of a kernel without the module.
 fn failed(call: &str, source: io::Error) -> NetlinkError {
-    NetlinkError {
-        call: format!("{call} ({REMEDY})"),
-        source,
-    }
+    let call = match source.raw_os_error() {
+        Some(libc::EINVAL | libc::EPROTONOSUPPORT | libc::EOPNOTSUPP) => {
+            format!("{call} ({REMEDY})")
+        }
+        _ => call.to_owned(),
+    };
+    NetlinkError { call, source }
 }
