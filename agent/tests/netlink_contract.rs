@@ -11,6 +11,8 @@
 #[path = "netns/mod.rs"]
 mod netns;
 
+#[path = "netlink_contract/bridges.rs"]
+mod bridges;
 #[path = "netlink_contract/conntrack.rs"]
 mod conntrack;
 #[path = "netlink_contract/kernel.rs"]

@@ -102,3 +102,45 @@ fn an_echo_has_its_identifier_in_both_ports() {
         assert_eq!(conntrack::dump().await.unwrap(), []);
     });
 }
+
+#[test]
+fn lost_events_are_told() {
+    in_fresh_netns(|| async {
+        track();
+        let mut ends = conntrack::destroyed().unwrap();
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        for port in 1..=20_000_u16 {
+            // Nobody listens there, which is what a send after the first is told of.
+            drop(client.send_to(b"ping", ("127.0.0.1", port)));
+        }
+        let tracked = conntrack::dump().await.unwrap();
+        assert!(tracked.len() >= 20_000, "{}", tracked.len());
+        for tracked in &tracked {
+            assert!(conntrack::delete(tracked).await.unwrap());
+        }
+        let mut told = 0;
+        loop {
+            let event = timeout(Duration::from_secs(5), ends.next()).await.unwrap();
+            match event.unwrap() {
+                ConntrackEvent::Destroyed(_) => told += 1,
+                ConntrackEvent::Overrun => break,
+            }
+        }
+        assert!(told < tracked.len());
+        // Those that still fit are told after all, and so is what ends from now on.
+        let (client, server) = exchange("127.0.0.1");
+        let fresh = conntrack::dump().await.unwrap();
+        let fresh = fresh
+            .iter()
+            .find(|tracked| tracked.original.source_port == client);
+        let fresh = *fresh.unwrap();
+        assert_eq!(fresh.original.destination_port, server);
+        // The socket takes nothing new before it has been emptied.
+        while let Ok(event) = timeout(Duration::from_millis(200), ends.next()).await {
+            assert!(event.is_some());
+        }
+        assert!(conntrack::delete(&fresh).await.unwrap());
+        let event = timeout(Duration::from_secs(5), ends.next()).await.unwrap();
+        assert_eq!(event, Some(ConntrackEvent::Destroyed(fresh)));
+    });
+}

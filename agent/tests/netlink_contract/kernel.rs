@@ -1,133 +1,17 @@
-//! What only a kernel can show: bridges that learn, neighbours that answer, links that vanish.
+//! What else only a kernel can show: routes of all kinds, its words, links that vanish.
 
-use std::{net::UdpSocket, thread, time::Duration};
+use std::{fs, thread, time::Duration};
 
 use futures::StreamExt;
-use tokio::time::{sleep, timeout};
-use weft::netlink::{
-    BridgeEntry, HostOp, LinkKind, NeighbourState, Netlink, ObservedHost, rtnetlink::Rtnetlink,
+use ipnet::IpNet;
+use tokio::time::timeout;
+use weft::{
+    model::net::{Mac, Vni},
+    netlink::{HostOp, LinkKind, Netlink, VxlanAttrs, VxlanDevice, rtnetlink::Rtnetlink},
+    uplink::{self, UplinkRequest},
 };
 
 use super::netns::{in_fresh_netns, run};
-
-/// A bridge `br0` at 10.5.1.1/24 with a port `port0`, whose other end `eth0` is 10.5.1.2 in the
-/// namespace of a thread that sleeps until the returned sender goes.
-fn bridge_with_container() -> std::sync::mpsc::Sender<()> {
-    run("ip link add br0 type bridge");
-    run("ip addr add 10.5.1.1/24 dev br0");
-    run("ip link set br0 up");
-    run("ip link add port0 type veth peer name eth0");
-    run("ip link set port0 master br0");
-    run("ip link set port0 up");
-    let (done, wait) = std::sync::mpsc::channel::<()>();
-    let (ready, started) = std::sync::mpsc::channel();
-    thread::spawn(move || {
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-        ready.send(nix::unistd::gettid()).unwrap();
-        // Nothing is ever sent: this ends when the sender is dropped.
-        assert!(wait.recv().is_err());
-    });
-    let container = started.recv().unwrap();
-    let enter = format!("nsenter --net=/proc/self/task/{container}/ns/net");
-    let enter = enter.replace("/self/", &format!("/{}/", std::process::id()));
-    run(&format!(
-        "ip link set eth0 netns /proc/{}/task/{container}/ns/net",
-        std::process::id()
-    ));
-    run(&format!("{enter} ip addr add 10.5.1.2/24 dev eth0"));
-    run(&format!("{enter} ip link set eth0 up"));
-    done
-}
-
-/// One packet, so that both sides resolve and the bridge learns.
-fn speak() {
-    let socket = UdpSocket::bind("10.5.1.1:0").unwrap();
-    socket.send_to(b"hello", "10.5.1.2:9").unwrap();
-}
-
-async fn observe_until(
-    host: &Rtnetlink,
-    what: &str,
-    seen: impl Fn(&ObservedHost) -> bool,
-) -> ObservedHost {
-    for _ in 0..100 {
-        let observed = host.observe().await.unwrap();
-        if seen(&observed) {
-            return observed;
-        }
-        sleep(Duration::from_millis(50)).await;
-    }
-    panic!("not seen in time: {what}: {:#?}", host.observe().await);
-}
-
-#[test]
-fn a_bridge_and_its_container_are_observed() {
-    in_fresh_netns(|| async {
-        let _container = bridge_with_container();
-        let host = Rtnetlink::new().unwrap();
-        let addr = "10.5.1.2".parse().unwrap();
-        speak();
-        let observed = observe_until(&host, "an entry of the bridge", |observed| {
-            !observed.bridge_fdb.is_empty()
-        })
-        .await;
-        let bridge = observed.link_named("br0").unwrap();
-        let port = observed.link_named("port0").unwrap();
-        assert_eq!(
-            bridge.kind,
-            LinkKind::Bridge {
-                vlan_filtering: false
-            }
-        );
-        assert_eq!(
-            port.kind,
-            LinkKind::Veth {
-                peer_elsewhere: true
-            }
-        );
-        assert_eq!(port.master, Some(bridge.index));
-        assert!(port.up && port.carrier);
-        let neighbour = &observed.neighbours[&(bridge.index, addr)];
-        assert_eq!(neighbour.state, NeighbourState::Valid);
-        let entry = BridgeEntry {
-            bridge: bridge.index,
-            mac: neighbour.mac.unwrap(),
-            port: port.index,
-        };
-        // The port's and the bridge's own addresses are left out.
-        assert_eq!(observed.bridge_fdb, [entry].into());
-    });
-}
-
-#[test]
-fn managing_a_neighbour_keeps_what_is_known_of_it() {
-    in_fresh_netns(|| async {
-        let _container = bridge_with_container();
-        let host = Rtnetlink::new().unwrap();
-        let addr = "10.5.1.2".parse().unwrap();
-        speak();
-        let observed = observe_until(&host, "a resolved neighbour", |observed| {
-            let neighbours = observed.neighbours.values();
-            neighbours
-                .into_iter()
-                .any(|n| n.state == NeighbourState::Valid)
-        })
-        .await;
-        let link = observed.link_named("br0").unwrap().index;
-        let before = observed.neighbours[&(link, addr)].clone();
-        for managed in [true, false] {
-            let op = HostOp::ManageNeighbour {
-                link,
-                addr,
-                managed,
-            };
-            host.apply(&op).await.unwrap();
-            let after = host.observe().await.unwrap().neighbours[&(link, addr)].clone();
-            assert_eq!((after.mac, after.state), (before.mac, before.state));
-            assert_eq!(after.managed, managed);
-        }
-    });
-}
 
 #[test]
 fn the_metric_mtu_of_a_route_wins() {
@@ -163,17 +47,17 @@ fn errors_carry_the_kernels_words() {
         run("ip link add flannel.9 type vxlan id 9 dstport 8472");
         let host = Rtnetlink::new().unwrap();
         let observed = host.observe().await.unwrap();
-        let mut device = weft::netlink::VxlanDevice {
+        let mut device = VxlanDevice {
             name: "other".to_owned(),
-            attrs: weft::netlink::VxlanAttrs {
-                vni: weft::model::net::Vni::try_from(9).unwrap(),
+            attrs: VxlanAttrs {
+                vni: Vni::try_from(9).unwrap(),
                 port: 8472,
                 local: None,
                 lower: None,
                 learning: false,
                 gbp: false,
             },
-            mac: weft::model::net::Mac([2, 0, 0, 0, 0, 9]),
+            mac: Mac([2, 0, 0, 0, 0, 9]),
             mtu: 1450,
         };
         let error = host
@@ -181,6 +65,14 @@ fn errors_carry_the_kernels_words() {
             .await
             .unwrap_err();
         assert!(error.to_string().contains("(kernel: "), "{error}");
+        // A router on the overlay configures nothing here.
+        device.attrs.port = 4789;
+        host.apply(&HostOp::CreateVxlan(device.clone()))
+            .await
+            .unwrap();
+        let accepts = fs::read_to_string("/proc/sys/net/ipv6/conf/other/accept_ra").unwrap();
+        assert_eq!(accepts.trim(), "0");
+        device.attrs.port = 8472;
         // `ip` asked for learning by leaving it at the kernel's default.
         device.attrs.learning = true;
         let found = observed.link_named("flannel.9").unwrap();
@@ -214,5 +106,82 @@ fn links_that_come_and_go_do_not_fail_an_observation() {
             .unwrap()
             .unwrap();
         assert_eq!(host.observe().await.unwrap().links.len(), 1);
+    });
+}
+
+#[test]
+fn every_next_hop_is_a_route() {
+    in_fresh_netns(|| async {
+        run("ip link add up0 type veth peer name peer0");
+        run("ip link set peer0 up");
+        run("ip link set up0 up");
+        run("ip addr add 192.0.2.1/24 dev up0");
+        run("ip addr add fd00::1/64 dev up0 nodad");
+        run("ip route add default nexthop via 192.0.2.8 nexthop via 192.0.2.9 onlink dev up0");
+        run("ip route add 198.51.100.0/24 via inet6 fd00::9");
+        run("ip route add fd01::/64 via fd00::9");
+        let observed = Rtnetlink::new().unwrap().observe().await.unwrap();
+        let link = observed.link_named("up0").unwrap();
+        assert_eq!(
+            link.kind,
+            LinkKind::Veth {
+                peer_elsewhere: false
+            }
+        );
+        let of = |net: &str| -> Vec<_> {
+            let net: IpNet = net.parse().unwrap();
+            let routes = observed
+                .routes
+                .iter()
+                .filter(|route| route.destination == net);
+            routes
+                .map(|route| {
+                    (
+                        route.gateway.unwrap().to_string(),
+                        route.onlink,
+                        route.metric,
+                    )
+                })
+                .collect()
+        };
+        let want = [
+            ("192.0.2.8".to_owned(), false, 0),
+            ("192.0.2.9".to_owned(), true, 0),
+        ];
+        assert_eq!(of("0.0.0.0/0"), want);
+        assert_eq!(of("198.51.100.0/24"), [("fd00::9".to_owned(), false, 0)]);
+        assert_eq!(of("fd01::/64"), [("fd00::9".to_owned(), false, 1024)]);
+        assert!(
+            observed
+                .addresses
+                .contains(&(link.index, "fd00::1/64".parse().unwrap()))
+        );
+    });
+}
+
+#[test]
+fn the_uplink_is_found_as_the_kernel_orders_addresses() {
+    in_fresh_netns(|| async {
+        run("ip link add up0 type veth peer name peer0");
+        run("ip link set peer0 up");
+        run("ip link set up0 up");
+        run("ip addr add 192.0.2.77/24 dev up0 valid_lft 600 preferred_lft 600");
+        run("ip addr add 192.0.2.9/24 dev up0");
+        run("ip addr add 192.0.2.5/24 dev up0 valid_lft 600 preferred_lft 0");
+        run("ip addr add 198.51.100.6/24 dev up0");
+        run("ip addr add 198.51.100.3/24 dev up0");
+        run("ip route add default via 192.0.2.254");
+        let host = Rtnetlink::new().unwrap();
+        let observed = host.observe().await.unwrap();
+        let mut request = UplinkRequest::default();
+        let uplink = uplink::choose(&observed, &request).unwrap();
+        // The first of its prefix, and without a lifetime.
+        assert_eq!((uplink.name.as_str(), uplink.mtu), ("up0", 1500));
+        assert_eq!(uplink.address.to_string(), "198.51.100.6");
+        let reached = host.route_to("203.0.113.1".parse().unwrap()).await.unwrap();
+        let (hop, source) = reached.unwrap();
+        request.can_reach = Some((hop.link, source.unwrap()));
+        let uplink = uplink::choose(&observed, &request).unwrap();
+        assert_eq!(uplink.address.to_string(), "192.0.2.77");
     });
 }
