@@ -196,7 +196,8 @@ fn survives(
         }
         let contradicts = entry.mac.is_some_and(|seen| seen != mac || *link != bridge)
             && entry.state == NeighbourState::Valid;
-        !contradicts && !(*link == bridge && entry.state == NeighbourState::Failed)
+        let failed = *link == bridge && entry.state == NeighbourState::Failed;
+        !contradicts && !failed
     })
 }
 

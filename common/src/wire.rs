@@ -1,4 +1,9 @@
 //! The overlay on the wire: sizes, constants and the arithmetic of the outer headers.
+#![expect(
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "constant places in fixed headers; lengths are cut to the 16 bits of their field"
+)]
 
 /// Ethernet header.
 pub const ETH_LEN: usize = 14;

@@ -6,6 +6,10 @@
 //! stack carries, which the three others leave alone. A function here answers with a
 //! [`verdict::Verdict`] or with the reason why the packet goes on untouched.
 #![no_std]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "lengths are cut to the bits of their field"
+)]
 
 pub mod decap;
 pub mod deliver;

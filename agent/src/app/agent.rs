@@ -25,9 +25,9 @@ use crate::{
     datapath::ebpf::EbpfDatapath,
     endpoints::Endpoints,
     firewall::FirewallConfig,
-    model::{lease::Lease, network::NetworkConfig},
+    model::{lease::Lease, net::Mtu, network::NetworkConfig},
     netlink::{Netlink as _, conntrack, rtnetlink::Rtnetlink},
-    outputs::subnet_env::{self, SubnetEnv},
+    outputs::subnet_env::SubnetEnv,
     reconcile::{
         desired::Underlay,
         flowkeeper::FlowKeeper,
@@ -171,7 +171,7 @@ async fn serve(
         .map_err(|error| privileged(&error))?;
     let events = conntrack_events(datapath.is_some());
     let (report, reported) = watch::channel(Report::default());
-    let env = subnet_file(config, &network, &lease, &underlay);
+    let env = subnet_file(config, &network, &lease, &underlay)?;
     tasks.spawn(tell(
         told.clone(),
         ground,
@@ -277,13 +277,17 @@ fn subnet_file(
     network: &NetworkConfig,
     lease: &Lease,
     underlay: &Underlay,
-) -> SubnetEnv {
-    SubnetEnv::new(
-        network.network,
-        lease.subnet,
-        underlay.overlay_mtu(),
-        config.masquerade,
-    )
+) -> Result<SubnetEnv, Failure> {
+    let unusable = |error: &dyn std::fmt::Display| Failure::Usage(format!("overlay: {error}"));
+    Ok(SubnetEnv {
+        network: network.network,
+        subnet: lease
+            .subnet
+            .v4()
+            .ok_or_else(|| unusable(&"the lease is not IPv4"))?,
+        mtu: Mtu::try_from(underlay.overlay_mtu()).map_err(|error| unusable(&error))?,
+        ip_masq: config.masquerade,
+    })
 }
 
 /// Puts the status together whenever a task tells something. `subnet.env` is written after the
@@ -307,7 +311,8 @@ async fn tell(
             subnet_file: written.clone(),
         };
         if now.report.complete && written.is_err() {
-            let outcome = subnet_env::write(&path, &env)
+            let outcome = env
+                .write(&path)
                 .map(|()| path.display().to_string())
                 .map_err(|error| format!("{}: {error}", path.display()));
             if let Err(error) = &outcome

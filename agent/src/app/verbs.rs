@@ -8,7 +8,7 @@ use crate::{
     admin::{dump, socket},
     cli::{DockerOptsArgs, DumpArgs, Output, StatusArgs},
     model::net::Vni,
-    outputs::{docker_opts, subnet_env},
+    outputs::{docker_opts, subnet_env::SubnetEnv},
 };
 
 /// No agent answers.
@@ -47,7 +47,7 @@ pub fn dump(args: &DumpArgs) -> anyhow::Result<u8> {
 
 /// `weft docker-opts`.
 pub fn docker_opts(args: &DockerOptsArgs) -> anyhow::Result<u8> {
-    let env = subnet_env::read(&args.subnet_file)
+    let env = SubnetEnv::read(&args.subnet_file)
         .with_context(|| format!("read {}", args.subnet_file.display()))?;
     let options = docker_opts::DockerOpts {
         individual: args.individual,

@@ -24,24 +24,13 @@ use crate::{
 const EVERY: Duration = Duration::from_secs(30);
 
 /// The record's keeper.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct FlowKeeper {
     scope: Option<Scope>,
     /// When the record was last compared in full; `None` when it must be before anything is taken.
     synced: Option<Instant>,
     recorded: usize,
     failure: Option<String>,
-}
-
-impl Default for FlowKeeper {
-    fn default() -> Self {
-        Self {
-            scope: None,
-            synced: None,
-            recorded: 0,
-            failure: None,
-        }
-    }
 }
 
 impl FlowKeeper {

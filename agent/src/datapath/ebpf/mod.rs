@@ -13,6 +13,7 @@ mod btf;
 mod load;
 pub mod maps;
 pub mod pins;
+pub mod trial;
 
 use attach::Links;
 use maps::Maps;
@@ -44,11 +45,6 @@ impl EbpfDatapath {
             links,
             reads_conntrack: offsets.known != 0,
         })
-    }
-
-    /// The loaded programs, for tests that run them on made-up packets.
-    pub fn programs(&self) -> &Ebpf {
-        &self.ebpf
     }
 }
 
