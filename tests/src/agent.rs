@@ -92,14 +92,20 @@ impl Agent {
         SubnetEnv::read(&self.host.file(SubnetEnv::path()))
     }
 
-    /// Waits until the agent knows this many peers.
+    /// Waits until the kernel has the way to this many peers, and the programs too.
     pub fn knows(&mut self, count: usize) -> Result<()> {
         let what = format!("the agent on {} knows {count} peers", self.host.label);
         let done = wait::until_true(&what, READY, || {
             self.daemon()?.ensure_running()?;
-            Ok(self.host.peers()?.len() == count)
+            let routes = self.host.ip("route show dev flannel.1")?.lines().count();
+            Ok(routes == count && (!self.has_programs() || self.host.peers()?.len() == count))
         });
         done.with_context(|| self.tail())
+    }
+
+    /// Whether maps and counters are to be expected.
+    pub fn has_programs(&self) -> bool {
+        self.flags.datapath != "kernel"
     }
 
     pub fn kill_hard(&mut self) -> Result<()> {
@@ -222,6 +228,7 @@ pub struct PeerEntry {
     pub device: Option<Value>,
     #[serde(default)]
     pub mtu: Option<u32>,
+    #[serde(default)]
     pub fast: bool,
 }
 

@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod capture;
 pub mod command;
+pub mod connectivity;
 pub mod container;
 pub mod daemon;
 pub mod docker;
@@ -11,6 +12,7 @@ pub mod frame;
 pub mod host;
 pub mod kernel_host;
 pub mod lab;
+pub mod load;
 pub mod netns;
 pub mod paths;
 pub mod probe;

@@ -97,8 +97,8 @@ impl Node {
         }
     }
 
-    pub fn has_agent(&self) -> bool {
-        matches!(self.driver, Driver::Weft(_))
+    pub fn has_programs(&self) -> bool {
+        matches!(&self.driver, Driver::Weft(agent) if agent.has_programs())
     }
 }
 
@@ -159,10 +159,10 @@ impl World {
         Ok((self.node(0)?.container(0)?, self.node(1)?.container(0)?))
     }
 
-    /// The counters of every agent, in the order of the hosts.
+    /// The counters of every agent with programs, in the order of the hosts.
     pub fn counters(&self) -> Result<Vec<Counters>> {
-        let agents = self.nodes.iter().filter(|node| node.has_agent());
-        agents.map(|node| node.host.counters()).collect()
+        let counted = self.nodes.iter().filter(|node| node.has_programs());
+        counted.map(|node| node.host.counters()).collect()
     }
 
     /// What every agent's programs carried since `earlier`.

@@ -122,7 +122,7 @@ fn namespaces(options: &Options) -> Result<Verdict> {
 
     println!("\npeers");
     println!("{}", peer_header());
-    for node in &world.nodes {
+    for node in world.nodes.iter().filter(|node| node.has_programs()) {
         for peer in node.host.peers()? {
             println!("{}", peer_line(&node.host.label, &peer));
         }

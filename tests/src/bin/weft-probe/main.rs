@@ -79,6 +79,9 @@ struct PingOptions {
     ttl: u32,
     #[arg(long)]
     df: bool,
+    /// The whole TOS byte: DSCP and ECN.
+    #[arg(long, default_value_t = 0)]
+    tos: u8,
     #[arg(long, default_value_t = 1)]
     count: u32,
     /// How long to wait for each reply.

@@ -8,7 +8,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockProtocol, SockType, setsockopt, socket, sockopt::Ipv4Tos,
+};
 use weft_tests::report::{IcmpError, Ping};
 
 use crate::{PingOptions, sys};
@@ -68,6 +70,7 @@ fn open(options: &PingOptions) -> Result<UdpSocket> {
     )
     .context("open a raw socket")?;
     sys::set_dont_fragment(&fd, options.df).context("set DF")?;
+    setsockopt(&fd, Ipv4Tos, &i32::from(options.tos)).context("set the TOS")?;
     let socket = UdpSocket::from(fd);
     socket.set_ttl(options.ttl).context("set the TTL")?;
     Ok(socket)
