@@ -143,6 +143,38 @@ pub async fn concurrent_claims_never_overlap(bench: &impl Bench) {
     assert_eq!(bench.leases().await.len(), 3, "no lease is left over");
 }
 
+pub async fn concurrent_claims_of_two_lengths_never_overlap(bench: &impl Bench) {
+    // As while the config is being changed: some nodes have read the old one.
+    let backend = r#""Backend":{"Type":"vxlan"}"#;
+    let wide = config(&format!(
+        r#"{{"Network":"10.42.0.0/26","SubnetLen":28,{backend}}}"#
+    ));
+    let narrow = config(&format!(
+        r#"{{"Network":"10.42.0.0/26","SubnetLen":30,"SubnetMin":"10.42.0.48",{backend}}}"#
+    ));
+    bench.put(&key("10.42.0.16-28"), &value(98), true).await;
+    bench.put(&key("10.42.0.32-28"), &value(99), true).await;
+    for _ in 0..10 {
+        let nodes = [
+            (bench.node(), &wide, claim(1)),
+            (bench.node(), &narrow, claim(2)),
+        ];
+        let claims = nodes
+            .iter()
+            .map(|(node, config, claim)| node.claim(config, claim));
+        let results = join_all(claims).await;
+        let leases: Vec<_> = results.iter().flatten().collect();
+        assert_eq!(
+            leases.len(),
+            1,
+            "only one of the two can have it: {results:?}"
+        );
+        for lease in leases {
+            bench.node().release(lease).await.unwrap();
+        }
+    }
+}
+
 pub async fn unreadable_records_keep_their_subnet(bench: &impl Bench) {
     let small = config(r#"{"Network":"10.42.0.0/28","Backend":{"Type":"vxlan"}}"#);
     bench.put(&key("10.42.0.4-30"), "garbage", true).await;

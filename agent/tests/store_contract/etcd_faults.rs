@@ -112,11 +112,17 @@ async fn a_watch_notices_that_its_server_is_frozen() {
     etcd.put(&key("10.42.1.0-24"), &value(1), false).await;
     assert!(soon("an event", events.next()).await.unwrap().is_ok());
     etcd.freeze();
+    let began = Instant::now();
     let error = soon("the end of the watch", events.next())
         .await
         .unwrap()
         .unwrap_err();
     assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+    assert!(
+        began.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        began.elapsed()
+    );
     assert!(events.next().await.is_none());
 }
 

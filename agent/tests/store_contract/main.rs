@@ -13,6 +13,7 @@ mod bench;
 mod claims;
 mod etcd;
 mod etcd_faults;
+mod etcd_way;
 mod keeping;
 mod watching;
 
@@ -49,6 +50,7 @@ contract! {
         the_previous_subnet_is_honoured
         a_reservation_is_used_and_stays_one
         concurrent_claims_never_overlap
+        concurrent_claims_of_two_lengths_never_overlap
         unreadable_records_keep_their_subnet
         an_unusable_address_is_refused;
     keeping:

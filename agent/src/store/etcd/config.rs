@@ -6,6 +6,24 @@ use etcd_client::{Certificate, ConnectOptions, Identity, TlsOptions};
 
 use crate::lease;
 
+/// How a server refuses our certificate, or that we have none.
+const REFUSED: [&str; 4] = [
+    "BadCertificate",
+    "CertificateRequired",
+    "CertificateExpired",
+    "UnknownCA",
+];
+
+/// How the same refusal, or a server that expected TLS, may look as well; which of them it is
+/// depends on who notices first.
+const CLOSED: [&str; 5] = [
+    "connection closed",
+    "operation was canceled",
+    "broken pipe",
+    "onnection reset",
+    "FRAME_SIZE_ERROR",
+];
+
 /// Where etcd is and who we are to it, as the command line says.
 #[derive(Clone, Default)]
 pub struct EtcdConfig {
@@ -108,21 +126,35 @@ impl EtcdConfig {
         Ok(options)
     }
 
-    /// What a person needs to know to make sense of a broken connection.
+    /// What a person needs to know to make sense of an error.
     pub(super) fn hint(&self, why: &str) -> &'static str {
-        let encrypted = self.endpoints.iter().any(|e| e.starts_with("https://"));
         if why.contains("UnknownIssuer") {
             "; the server's certificate is signed by none we know: give its CA with --etcd-cafile"
         } else if why.contains("not valid for") {
             "; the server's certificate does not name this host: it needs a subject alternative name"
-        } else if !(why.contains("connection closed") || why.contains("operation was canceled")) {
+        } else if REFUSED.iter().any(|sign| why.contains(sign)) {
+            self.guess()
+        } else {
             ""
-        } else if !encrypted {
+        }
+    }
+
+    /// The same for a connection that never worked, where a server that hangs up most likely
+    /// wanted something else of us.
+    pub(super) fn first_hint(&self, why: &str) -> &'static str {
+        match self.hint(why) {
+            "" if CLOSED.iter().any(|sign| why.contains(sign)) => self.guess(),
+            hint => hint,
+        }
+    }
+
+    fn guess(&self) -> &'static str {
+        if !self.endpoints.iter().any(|e| e.starts_with("https://")) {
             "; the server may expect TLS: write https:// and give --etcd-cafile"
         } else if self.certfile.is_none() {
             "; the server may require a client certificate: give --etcd-certfile and --etcd-keyfile"
         } else {
-            ""
+            "; the server may not accept our certificate: check --etcd-certfile and its dates"
         }
     }
 

@@ -51,6 +51,8 @@ struct Active {
     /// Counts up; the endpoint is this number modulo how many there are.
     turn: usize,
     client: Option<Client>,
+    /// Some endpoint has answered before.
+    answered: bool,
 }
 
 impl Link {
@@ -118,7 +120,11 @@ impl Link {
                     self.endpoint(turn)
                 )))
             }
-            other => other,
+            Ok(answer) => {
+                self.active().answered = true;
+                Ok(answer)
+            }
+            Err(other @ (Failure::Refused(_) | Failure::LeaseGone)) => Err(other),
         }
     }
 
@@ -208,7 +214,12 @@ impl Link {
     }
 
     fn unavailable(&self, why: &str) -> Failure {
-        Failure::Unavailable(format!("{why}{}", self.config.hint(why)))
+        let hint = if self.active().answered {
+            self.config.hint(why)
+        } else {
+            self.config.first_hint(why)
+        };
+        Failure::Unavailable(format!("{why}{hint}"))
     }
 
     fn active(&self) -> MutexGuard<'_, Active> {
