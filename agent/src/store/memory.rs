@@ -250,3 +250,49 @@ impl LeaseStore for MemoryStore {
         self.keys.lease(subnet)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt;
+
+    use super::*;
+
+    fn down() -> StoreError {
+        StoreError::Unavailable {
+            endpoints: "memory".to_owned(),
+            why: "told to".to_owned(),
+        }
+    }
+
+    #[tokio::test]
+    async fn calls_fail_as_they_are_told_to() {
+        let store = MemoryStore::new("/x");
+        store.fail_nth(2, down());
+        store.fail_nth(3, down());
+        for fails in [false, true, true, false] {
+            assert_eq!(store.snapshot().await.is_err(), fails);
+        }
+    }
+
+    #[tokio::test]
+    async fn watches_end_as_they_are_told_to() {
+        let store = MemoryStore::new("/x");
+        let mut events = store.watch(Revision(0)).await.unwrap();
+        store.end_watches(|| Some(down()));
+        assert!(events.next().await.unwrap().is_err());
+        assert!(events.next().await.is_none());
+        let mut events = store.watch(Revision(0)).await.unwrap();
+        store.end_watches(|| None);
+        assert!(events.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_lease_that_expires_takes_its_key_along() {
+        let store = MemoryStore::new("/x");
+        let id = store.grant();
+        store.put_raw("/x/subnets/10.3.1.0-24", b"{}", id);
+        store.expire(id);
+        assert_eq!(store.get_raw("/x/subnets/10.3.1.0-24"), None);
+        assert!(store.leases().is_empty());
+    }
+}

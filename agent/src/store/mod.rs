@@ -53,7 +53,9 @@ pub enum StoreError {
         why: String,
     },
     /// The watch cannot go on from where it was: read a snapshot.
-    #[error("the store has no history from revision {0} on any more: a snapshot must be read")]
+    #[error(
+        "the watch cannot go on from where it was (the store's history stands at revision {0}): a snapshot must be read"
+    )]
     Compacted(Revision),
     /// The store does not answer, or not now.
     #[error("the store at {endpoints} is not available: {why}")]
@@ -74,7 +76,8 @@ pub enum StoreError {
 /// Where leases live. Keys and values are flannel's, byte for byte.
 pub trait LeaseStore: Send + Sync + 'static {
     /// Changes after a snapshot. The stream ends with an error, or when the store closes it; then
-    /// a snapshot must be read.
+    /// a snapshot must be read. Several changes may have one revision, so whoever stops in the
+    /// middle must read one as well.
     type Events: Stream<Item = Result<LeaseEvent, StoreError>> + Send + Unpin;
 
     /// Reads and checks the network config.
@@ -90,17 +93,19 @@ pub trait LeaseStore: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Self::Events, StoreError>> + Send;
 
     /// Chooses a subnet as flannel does (own by address, then the previous one, then a free one)
-    /// and takes it by compare-and-swap. Never overlaps another lease.
+    /// and takes it by compare-and-swap. Never overlaps another lease. Our own lease is kept as it
+    /// is where it already says what we claim, so that no other node sees a change.
     fn claim(
         &self,
         config: &NetworkConfig,
         claim: &Claim,
     ) -> impl Future<Output = Result<Lease, StoreError>> + Send;
 
-    /// Keeps the lease alive. A reservation needs nothing.
+    /// Keeps the lease alive, if the store still has it as we know it; else it is lost. A
+    /// reservation needs no keeping, and can be lost all the same.
     fn renew(&self, lease: &Lease) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Gives the lease back, if it is still ours.
+    /// Gives the lease back, if it is still ours. A reservation stays: it is the operator's.
     fn release(&self, lease: &Lease) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// The key of a subnet's lease.

@@ -269,10 +269,11 @@ fn deletions(stale: &[&Raw]) -> Vec<TxnOp> {
         .collect()
 }
 
-/// Waits longer each time, and never the same time as the others that ran into each other.
+/// Waits up to twice as long each time, and never the same time as the others that ran into each
+/// other: a hundred nodes that start at once must all get through.
 async fn pause(attempt: u32) {
     if attempt > 0 {
-        let most = u64::from(attempt.min(8)) * 25;
+        let most = 20_u64 << attempt.min(6);
         let millis = rand::rng().random_range(1..=most);
         tokio::time::sleep(Duration::from_millis(millis)).await;
     }

@@ -39,7 +39,6 @@ pub(super) async fn open(
     keys: &Keys,
     after: Revision,
 ) -> Result<Events, StoreError> {
-    let turn = link.turn();
     let prefix = &keys.leases();
     let opened = link.call(|client| async move {
         let options = WatchOptions::new()
@@ -51,6 +50,8 @@ pub(super) async fn open(
         Ok((stream, first))
     });
     let (stream, first) = opened.await.map_err(|failure| link.error(failure))?;
+    // Only now: the call may have gone through several endpoints.
+    let turn = link.turn();
     let mut watch = Watch {
         link: Arc::clone(link),
         keys: keys.clone(),
@@ -60,8 +61,6 @@ pub(super) async fn open(
         asked: false,
         ended: false,
     };
-    // A call that went to another endpoint than the one whose turn it was left that one.
-    watch.turn = watch.link.turn();
     match first {
         Some(first) => {
             watch.take(&first)?;
