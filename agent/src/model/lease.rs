@@ -101,8 +101,9 @@ impl Snapshot {
         let at = match event {
             LeaseEvent::Put(lease) => {
                 let at = lease.modified;
-                let name = key_of(lease.subnet);
-                self.rejected.retain(|key, _| !names(key, &name));
+                let (name, subnet) = (key_of(lease.subnet), Some(lease.subnet));
+                self.rejected
+                    .retain(|key, record| !(record.subnet == subnet && names(key, &name)));
                 self.leases.insert(lease.subnet, lease);
                 at
             }

@@ -69,11 +69,32 @@ impl Default for Tuning {
 }
 
 impl EtcdConfig {
-    /// Refuses what cannot work, before anything is sent.
-    pub(super) fn check(&self) -> Result<(), String> {
+    /// Completes addresses that have no scheme, as Go's client does, and refuses what cannot
+    /// work, before anything is sent.
+    pub(super) fn completed(mut self) -> Result<Self, String> {
+        let scheme = if self.has_tls_files() {
+            "https"
+        } else {
+            "http"
+        };
+        for endpoint in &mut self.endpoints {
+            let trimmed = endpoint.trim().trim_end_matches('/');
+            *endpoint = if trimmed.contains("://") || trimmed.is_empty() {
+                trimmed.to_owned()
+            } else {
+                format!("{scheme}://{trimmed}")
+            };
+        }
+        self.endpoints.retain(|endpoint| !endpoint.is_empty());
+        self.check()?;
+        Ok(self)
+    }
+
+    fn check(&self) -> Result<(), String> {
         if self.endpoints.is_empty() {
             return Err("no endpoint is given: use --etcd-endpoints".to_owned());
         }
+        let encrypted = self.is_encrypted();
         for endpoint in &self.endpoints {
             let plain = endpoint.starts_with("http://");
             if !plain && !endpoint.starts_with("https://") {
@@ -85,6 +106,12 @@ impl EtcdConfig {
             if plain && self.has_tls_files() {
                 return Err(format!(
                     "the endpoint `{endpoint}` is not encrypted although certificates are given: write https://, or leave the files out"
+                ));
+            }
+            // The password would go over both.
+            if plain && encrypted {
+                return Err(format!(
+                    "the endpoint `{endpoint}` is not encrypted and others are: write https:// for all"
                 ));
             }
         }
@@ -149,13 +176,17 @@ impl EtcdConfig {
     }
 
     fn guess(&self) -> &'static str {
-        if !self.endpoints.iter().any(|e| e.starts_with("https://")) {
+        if !self.is_encrypted() {
             "; the server may expect TLS: write https:// and give --etcd-cafile"
         } else if self.certfile.is_none() {
             "; the server may require a client certificate: give --etcd-certfile and --etcd-keyfile"
         } else {
             "; the server may not accept our certificate: check --etcd-certfile and its dates"
         }
+    }
+
+    fn is_encrypted(&self) -> bool {
+        self.endpoints.iter().any(|e| e.starts_with("https://"))
     }
 
     fn has_tls_files(&self) -> bool {
@@ -203,59 +234,4 @@ impl fmt::Debug for EtcdConfig {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn config(endpoint: &str) -> EtcdConfig {
-        EtcdConfig {
-            endpoints: vec![endpoint.to_owned()],
-            ..EtcdConfig::default()
-        }
-    }
-
-    #[test]
-    fn what_cannot_work_is_refused_with_the_remedy() {
-        assert_eq!(config("http://127.0.0.1:2379").check(), Ok(()));
-        let with_ca = EtcdConfig {
-            cafile: Some("/ca".into()),
-            ..config("http://127.0.0.1:2379")
-        };
-        let no_key = EtcdConfig {
-            certfile: Some("/cert".into()),
-            ..config("https://127.0.0.1:2379")
-        };
-        let no_user = EtcdConfig {
-            password: Some("secret".into()),
-            ..config("https://127.0.0.1:2379")
-        };
-        for (config, remedy) in [
-            (EtcdConfig::default(), "--etcd-endpoints"),
-            (config("127.0.0.1:2379"), "must start with"),
-            (with_ca, "write https://"),
-            (no_key, "--etcd-keyfile"),
-            (no_user, "--etcd-username"),
-        ] {
-            let why = config.check().unwrap_err();
-            assert!(why.contains(remedy), "{why}");
-        }
-    }
-
-    #[test]
-    fn the_password_is_not_printed() {
-        let config = EtcdConfig {
-            password: Some("hunter2".to_owned()),
-            ..config("http://127.0.0.1:2379")
-        };
-        assert!(!format!("{config:?} {config:#?}").contains("hunter2"));
-    }
-
-    #[test]
-    fn a_missing_file_is_named() {
-        let config = EtcdConfig {
-            cafile: Some("/nowhere/ca.pem".into()),
-            ..config("https://127.0.0.1:2379")
-        };
-        let why = config.options("https://127.0.0.1:2379", &Tuning::default());
-        assert!(why.unwrap_err().contains("/nowhere/ca.pem"));
-    }
-}
+mod tests;

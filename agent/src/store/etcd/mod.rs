@@ -56,7 +56,8 @@ impl EtcdStore {
 
     /// A store with other time limits than the usual ones, for tests.
     pub fn with_tuning(config: EtcdConfig, tuning: Tuning) -> Result<Self, StoreError> {
-        config.check().map_err(|why| StoreError::Refused { why })?;
+        let config = config.completed();
+        let config = config.map_err(|why| StoreError::Refused { why })?;
         let keys = Keys::new(&config.prefix);
         let link = Link::new(config, keys.clone(), tuning);
         Ok(Self { keys, link })
