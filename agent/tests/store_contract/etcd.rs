@@ -9,7 +9,10 @@ use std::{
 
 use etcd_client::{Client, ConnectOptions, PutOptions};
 use nix::{
-    sys::signal::{Signal, kill},
+    sys::{
+        signal::{Signal, kill},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
     unistd::Pid,
 };
 use tempfile::TempDir;
@@ -125,16 +128,20 @@ impl Etcd {
 
     /// Stops the server without ending it: its connections stay open and nothing answers.
     pub fn freeze(&self) {
-        self.signal(Signal::SIGSTOP);
+        let pid = self.signal(Signal::SIGSTOP);
+        // Threads that still run may answer one more call; this returns when all have stopped.
+        let stopped = waitpid(pid, Some(WaitPidFlag::WUNTRACED)).unwrap();
+        assert_eq!(stopped, WaitStatus::Stopped(pid, Signal::SIGSTOP));
     }
 
     pub fn thaw(&self) {
         self.signal(Signal::SIGCONT);
     }
 
-    fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.id()).unwrap();
-        kill(Pid::from_raw(pid), signal).unwrap();
+    fn signal(&self, signal: Signal) -> Pid {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap());
+        kill(pid, signal).unwrap();
+        pid
     }
 }
 

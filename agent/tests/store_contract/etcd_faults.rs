@@ -187,21 +187,21 @@ async fn a_lease_for_too_short_a_time_is_replaced() {
 }
 
 #[tokio::test]
-async fn a_hundred_nodes_start_at_once_and_twenty_find_nothing() {
+async fn sixty_nodes_start_at_once_and_ten_find_nothing() {
     let etcd = Etcd::start().await;
-    let range = r#"{"Network":"10.42.0.0/16","SubnetMin":"10.42.16.0","SubnetMax":"10.42.115.0","Backend":{"Type":"vxlan"}}"#;
+    let range = r#"{"Network":"10.42.0.0/16","SubnetMin":"10.42.16.0","SubnetMax":"10.42.65.0","Backend":{"Type":"vxlan"}}"#;
     let range = config(range);
-    let nodes: Vec<_> = (1..=120).map(|last| (etcd.node(), claim(last))).collect();
+    let nodes: Vec<_> = (1..=60).map(|last| (etcd.node(), claim(last))).collect();
     let claims = nodes.iter().map(|(node, claim)| node.claim(&range, claim));
     let results = futures::future::join_all(claims).await;
     let mut taken: Vec<_> = results.iter().flatten().map(|lease| lease.subnet).collect();
     taken.sort_unstable();
     taken.dedup();
-    assert_eq!(taken.len(), 100, "{results:?}");
     for error in results.iter().filter_map(|result| result.as_ref().err()) {
         assert!(matches!(error, StoreError::NoFreeSubnet { .. }), "{error}");
     }
-    assert_eq!(etcd.leases().await.len(), 100);
+    assert_eq!(taken.len(), 50);
+    assert_eq!(etcd.leases().await.len(), 50);
 }
 
 #[tokio::test]

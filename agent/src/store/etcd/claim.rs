@@ -273,7 +273,7 @@ fn deletions(stale: &[&Raw]) -> Vec<TxnOp> {
 /// other: a hundred nodes that start at once must all get through.
 async fn pause(attempt: u32) {
     if attempt > 0 {
-        let most = 20_u64 << attempt.min(6);
+        let most = 20_u64 << attempt.min(7);
         let millis = rand::rng().random_range(1..=most);
         tokio::time::sleep(Duration::from_millis(millis)).await;
     }
