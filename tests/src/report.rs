@@ -32,7 +32,10 @@ pub struct Tcp {
     pub received: u64,
     /// Both ends hashed the same content.
     pub equal: bool,
+    /// Segments sent again, for whatever reason.
     pub retransmits: u64,
+    /// Those of them that had arrived all the same: on a busy machine the acknowledgement is late.
+    pub needless: u64,
     pub milliseconds: u64,
     /// The longest time that one write was held up.
     pub longest_stall_ms: u64,
@@ -41,6 +44,11 @@ pub struct Tcp {
 impl Tcp {
     pub fn complete(&self) -> bool {
         self.equal && self.sent == self.received
+    }
+
+    /// Segments that had to be sent again.
+    pub fn repaired(&self) -> u64 {
+        self.retransmits.saturating_sub(self.needless)
     }
 
     pub fn mbit(&self) -> u64 {

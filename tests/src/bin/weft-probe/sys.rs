@@ -29,7 +29,14 @@ pub(crate) fn set_dont_fragment(socket: &impl AsRawFd, on: bool) -> io::Result<(
 }
 
 /// Segments that this connection has sent again.
-pub(crate) fn retransmits(socket: &impl AsRawFd) -> io::Result<u64> {
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SentAgain {
+    pub(crate) all: u64,
+    /// Those that the other end says it had already: late acknowledgements, not losses.
+    pub(crate) needless: u64,
+}
+
+pub(crate) fn sent_again(socket: &impl AsRawFd) -> io::Result<SentAgain> {
     // SAFETY: the structure consists of integers, for which all zeroes is a value.
     let mut info: libc::tcp_info = unsafe { mem::zeroed() };
     let mut size = u32::try_from(mem::size_of_val(&info)).map_err(io::Error::other)?;
@@ -44,8 +51,8 @@ pub(crate) fn retransmits(socket: &impl AsRawFd) -> io::Result<u64> {
         )
     };
     if code < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(info.tcpi_total_retrans.into())
+        return Err(io::Error::last_os_error());
     }
+    let (all, needless) = (info.tcpi_total_retrans.into(), info.tcpi_dsack_dups.into());
+    Ok(SentAgain { all, needless })
 }

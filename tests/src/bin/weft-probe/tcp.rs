@@ -113,11 +113,13 @@ pub(crate) fn send(options: &TcpOptions) -> Result<Tcp> {
         .read_line(&mut answer)
         .context("read the sink's answer")?;
     let sink: TcpSink = serde_json::from_str(&answer).context("parse the sink's answer")?;
+    let again = sys::sent_again(&stream).context("read TCP_INFO")?;
     Ok(Tcp {
         sent,
         received: sink.bytes,
         equal: sink.hash == hash.0,
-        retransmits: sys::retransmits(&stream).context("read TCP_INFO")?,
+        retransmits: again.all,
+        needless: again.needless,
         milliseconds: millis(start.elapsed()),
         longest_stall_ms: millis(longest),
     })
