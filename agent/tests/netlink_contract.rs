@@ -20,7 +20,7 @@ mod kernel;
 #[path = "netlink_contract/suite/mod.rs"]
 mod suite;
 
-use weft::netlink::{LinkKind, fake::FakeHost, rtnetlink::Rtnetlink};
+use weft::netlink::{LinkKind, fake::FakeHost, kernel::Rtnetlink};
 
 use self::netns::{in_fresh_netns, run};
 

@@ -1,6 +1,6 @@
 //! `weft run`, from the first look to the signal that ends it.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -14,22 +14,20 @@ use super::{
     firewall::{self, RulesState},
     lock,
     prepare::{self, Movers},
-    report::{Told, status},
+    tell,
 };
 use crate::{
     admin::{
         socket,
-        status::{Component, Mode, SCHEMA, Status},
+        status::{Component, SCHEMA, Status},
     },
     config::Config,
     datapath::ebpf::EbpfDatapath,
     endpoints::Endpoints,
     firewall::FirewallConfig,
-    model::{lease::Lease, net::Mtu, network::NetworkConfig},
-    netlink::{Netlink as _, conntrack, rtnetlink::Rtnetlink},
-    outputs::subnet_env::SubnetEnv,
+    model::{lease::Lease, network::NetworkConfig},
+    netlink::{Netlink as _, conntrack, kernel::Rtnetlink},
     reconcile::{
-        desired::Underlay,
         flowkeeper::FlowKeeper,
         leases::{self, StoreNews},
         renewal::{OwnLease, Renewal},
@@ -135,7 +133,7 @@ async fn serve(
         info!("turned net.ipv4.ip_forward on");
     }
 
-    let ground = ground(&network, &lease, &underlay, &movers, &uplink.name, vtep_mac);
+    let ground = tell::ground(&network, &lease, &underlay, &movers, &uplink.name, vtep_mac);
     told.send_replace(Status {
         components: vec![Component::bad("start", "programming")],
         ..ground.clone()
@@ -171,8 +169,8 @@ async fn serve(
         .map_err(|error| privileged(&error))?;
     let events = conntrack_events(datapath.is_some());
     let (report, reported) = watch::channel(Report::default());
-    let env = subnet_file(config, &network, &lease, &underlay)?;
-    tasks.spawn(tell(
+    let env = tell::subnet_file(config.masquerade, &network, &lease, &underlay)?;
+    tasks.spawn(tell::tell(
         told.clone(),
         ground,
         config.subnet_file.clone(),
@@ -224,34 +222,6 @@ fn conntrack_events(
     }
 }
 
-fn ground(
-    network: &NetworkConfig,
-    lease: &Lease,
-    underlay: &Underlay,
-    movers: &Movers,
-    uplink: &str,
-    vtep_mac: crate::model::net::Mac,
-) -> Status {
-    let named = |yes: bool, name: &str, other: &str| if yes { name } else { other }.to_owned();
-    Status {
-        schema: SCHEMA.to_owned(),
-        pid: std::process::id(),
-        mode: Mode {
-            datapath: named(movers.datapath.is_some(), "ebpf", "kernel"),
-            fast_path: named(movers.fast_path, "on", "off"),
-            why: movers.why.clone(),
-        },
-        network: Some(network.network.to_string()),
-        subnet: Some(lease.subnet.to_string()),
-        vni: Some(network.vni.get()),
-        vtep: Some(IpAddr::V4(underlay.address).to_string()),
-        mac: Some(vtep_mac.to_string()),
-        uplink: Some(uplink.to_owned()),
-        mtu: Some(underlay.overlay_mtu()),
-        ..Status::default()
-    }
-}
-
 fn spawn_firewall(
     config: &Config,
     network: &NetworkConfig,
@@ -270,74 +240,4 @@ fn spawn_firewall(
         tasks.spawn(firewall::keep(rules, config.firewall_every, state));
     }
     rules
-}
-
-fn subnet_file(
-    config: &Config,
-    network: &NetworkConfig,
-    lease: &Lease,
-    underlay: &Underlay,
-) -> Result<SubnetEnv, Failure> {
-    let unusable = |error: &dyn std::fmt::Display| Failure::Usage(format!("overlay: {error}"));
-    Ok(SubnetEnv {
-        network: network.network,
-        subnet: lease
-            .subnet
-            .v4()
-            .ok_or_else(|| unusable(&"the lease is not IPv4"))?,
-        mtu: Mtu::try_from(underlay.overlay_mtu()).map_err(|error| unusable(&error))?,
-        ip_masq: config.masquerade,
-    })
-}
-
-/// Puts the status together whenever a task tells something. `subnet.env` is written after the
-/// first complete pass: whoever starts by it finds the overlay in place.
-async fn tell(
-    told: watch::Sender<Status>,
-    ground: Status,
-    path: std::path::PathBuf,
-    env: SubnetEnv,
-    mut report: watch::Receiver<Report>,
-    mut lease: watch::Receiver<OwnLease>,
-    mut rules: watch::Receiver<RulesState>,
-) {
-    let mut written: Result<String, String> = Err("not written yet".to_owned());
-    let mut was_ready = false;
-    loop {
-        let now = Told {
-            report: report.borrow_and_update().clone(),
-            lease: lease.borrow_and_update().clone(),
-            rules: rules.borrow_and_update().clone(),
-            subnet_file: written.clone(),
-        };
-        if now.report.complete && written.is_err() {
-            let outcome = env
-                .write(&path)
-                .map(|()| path.display().to_string())
-                .map_err(|error| format!("{}: {error}", path.display()));
-            if let Err(error) = &outcome
-                && written.as_ref().err() != Some(error)
-            {
-                warn!(error, "subnet.env was not written: will retry");
-            }
-            written = outcome;
-            if written.is_ok() {
-                continue;
-            }
-        }
-        let status = status(&ground, &now);
-        if status.ready != was_ready {
-            was_ready = status.ready;
-            info!(ready = status.ready, peers = status.peers, "state changed");
-        }
-        told.send_replace(status);
-        let ended = tokio::select! {
-            changed = report.changed() => changed.is_err(),
-            changed = lease.changed() => changed.is_err(),
-            changed = rules.changed() => changed.is_err(),
-        };
-        if ended {
-            return;
-        }
-    }
 }

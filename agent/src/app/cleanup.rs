@@ -10,7 +10,7 @@ use crate::{
     datapath::ebpf::pins::PinDir,
     firewall::Iptables,
     model::net::Vni,
-    netlink::{HostOp, Netlink as _, rtnetlink::Rtnetlink},
+    netlink::{HostOp, Netlink as _, kernel::Rtnetlink},
 };
 
 /// Removes programs, maps, device, managed neighbours, rules and files. Goes on after a failure

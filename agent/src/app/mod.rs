@@ -16,6 +16,7 @@ mod firewall;
 mod lock;
 mod prepare;
 mod report;
+mod tell;
 mod verbs;
 
 /// Why `weft run` ends other than asked.

@@ -11,8 +11,8 @@ pub mod conntrack;
 #[cfg(any(test, feature = "fakes"))]
 pub mod fake;
 mod host;
+pub mod kernel;
 mod op;
-pub mod rtnetlink;
 
 pub use self::{
     host::{

@@ -5,7 +5,7 @@ use std::{net::UdpSocket, thread, time::Duration};
 use tokio::time::sleep;
 use weft::netlink::{
     BridgeEntry, HostOp, LinkKind, NeighbourState, Netlink, ObservedHost, TunnelEntry,
-    rtnetlink::Rtnetlink,
+    kernel::Rtnetlink,
 };
 
 use super::netns::{in_fresh_netns, run};

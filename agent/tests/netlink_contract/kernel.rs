@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use tokio::time::timeout;
 use weft::{
     model::net::{Mac, Vni},
-    netlink::{HostOp, LinkKind, Netlink, VxlanAttrs, VxlanDevice, rtnetlink::Rtnetlink},
+    netlink::{HostOp, LinkKind, Netlink, VxlanAttrs, VxlanDevice, kernel::Rtnetlink},
     uplink::{self, UplinkRequest},
 };
 
