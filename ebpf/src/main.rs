@@ -21,7 +21,7 @@ mod entry {
         let packet = Packet::new(&ctx);
         action(
             Hook::FromContainer,
-            packet.len(),
+            &packet,
             encap::from_container(&packet, Place::Port),
         )
     }
@@ -31,7 +31,7 @@ mod entry {
         let packet = Packet::new(&ctx);
         action(
             Hook::FromBridge,
-            packet.len(),
+            &packet,
             encap::from_container(&packet, Place::Bridge),
         )
     }
@@ -39,17 +39,13 @@ mod entry {
     #[classifier]
     pub fn from_uplink(ctx: TcContext) -> i32 {
         let packet = Packet::new(&ctx);
-        action(Hook::FromUplink, packet.len(), decap::from_uplink(&packet))
+        action(Hook::FromUplink, &packet, decap::from_uplink(&packet))
     }
 
     #[classifier]
     pub fn from_overlay(ctx: TcContext) -> i32 {
         let packet = Packet::new(&ctx);
-        action(
-            Hook::FromOverlay,
-            packet.len(),
-            overlay::from_overlay(&packet),
-        )
+        action(Hook::FromOverlay, &packet, overlay::from_overlay(&packet))
     }
 
     #[classifier]

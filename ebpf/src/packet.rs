@@ -13,7 +13,10 @@ use aya_ebpf::{
     },
     programs::TcContext,
 };
-use weft_common::wire::{ETH_LEN, OVERHEAD};
+use weft_common::{
+    stats::{Hook, Reason},
+    wire::{ETH_LEN, OVERHEAD},
+};
 
 /// For this host (`PACKET_HOST`).
 const PACKET_HOST: u32 = 0;
@@ -208,6 +211,22 @@ impl<'a> Packet<'a> {
     pub fn deliver_to_port(&self, ifindex: u32) -> i32 {
         // SAFETY: no memory is passed.
         unsafe { bpf_redirect(ifindex, 0) as i32 }
+    }
+
+    /// Tells the development log what became of the packet, by the numbers of `stats`: names would
+    /// cost more instructions than the verifier reads. Nothing without the feature `log`.
+    #[inline(always)]
+    pub fn log(&self, hook: Hook, reason: Reason) {
+        #[cfg(feature = "log")]
+        aya_log_ebpf::debug!(
+            self.ctx,
+            "hook {} reason {} length {}",
+            hook as u32,
+            reason as u32,
+            self.len()
+        );
+        #[cfg(not(feature = "log"))]
+        let _ = (hook, reason);
     }
 
     /// Reads a kernel word at an offset from the packet's `struct sk_buff`.

@@ -23,7 +23,7 @@ pub struct Verdict {
 
 /// Counts the outcome and turns it into the action that the kernel wants.
 #[inline(always)]
-pub fn action(hook: Hook, bytes: u32, outcome: Result<Verdict, Reason>) -> i32 {
+pub fn action(hook: Hook, packet: &Packet<'_>, outcome: Result<Verdict, Reason>) -> i32 {
     match outcome {
         Ok(verdict) => {
             let reason = if verdict.aggregate {
@@ -31,11 +31,13 @@ pub fn action(hook: Hook, bytes: u32, outcome: Result<Verdict, Reason>) -> i32 {
             } else {
                 Reason::Taken
             };
+            packet.log(hook, reason);
             stats::count(hook, reason, verdict.bytes);
             verdict.action
         }
         Err(reason) => {
-            stats::count(hook, reason, bytes);
+            packet.log(hook, reason);
+            stats::count(hook, reason, packet.len());
             match reason.fate() {
                 Fate::Dropped => DROP,
                 Fate::Taken | Fate::Passed | Fate::Missed | Fate::Recorded => NEXT,
@@ -47,6 +49,7 @@ pub fn action(hook: Hook, bytes: u32, outcome: Result<Verdict, Reason>) -> i32 {
 /// Counts what a recorder did; the packet always goes on.
 #[inline(always)]
 pub fn recorded(hook: Hook, packet: &Packet<'_>, reason: Reason) -> i32 {
+    packet.log(hook, reason);
     stats::count(hook, reason, packet.len());
     NEXT
 }

@@ -125,7 +125,9 @@ async fn serve(
     let kernel = prepare::kernel_defaults(&sysctls)?;
     let movers = prepare::movers(config, &network, &underlay, &sysctls)?;
     let claim = prepare::claim(&network, &underlay, vtep_mac, &config.subnet_file);
-    let lease = prepare::lease(config, &*store, &network, &claim, waiting).await?;
+    let lease = prepare::lease(config, &*store, &network, &claim, waiting)
+        .await
+        .inspect_err(|_| prepare::discard_maps(&network))?;
     if sysctls
         .enable_forwarding()
         .map_err(|error| privileged(&error))?
@@ -138,11 +140,19 @@ async fn serve(
         components: vec![Component::bad("start", "programming")],
         ..ground.clone()
     });
+    #[cfg_attr(
+        not(feature = "bpf-log"),
+        expect(unused_mut, reason = "the log borrows it")
+    )]
     let Movers {
-        datapath,
+        mut datapath,
         fast_path,
         why: _,
     } = movers;
+    #[cfg(feature = "bpf-log")]
+    if let Some(datapath) = &mut datapath {
+        tasks.spawn(datapath.pump_log().map_err(|error| privileged(&error))?);
+    }
     if datapath.is_none() {
         prepare::detach_leftovers(&network);
     }

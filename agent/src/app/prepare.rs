@@ -185,6 +185,7 @@ pub fn movers(
             })
         }
         Err(error) if config.datapath == DatapathChoice::Ebpf => {
+            discard_maps(network);
             Err(Failure::Privilege(format!("--datapath=ebpf: {error}")))
         }
         Err(error) => {
@@ -226,6 +227,16 @@ pub fn detach_leftovers(network: &NetworkConfig) {
             Ok(()) => info!("removed the programs of an earlier run"),
             Err(error) => warn!(%error, "programs of an earlier run were not removed"),
         }
+    }
+}
+
+/// When the agent cannot go on, maps that no attached program uses are not left behind.
+pub fn discard_maps(network: &NetworkConfig) {
+    let pins = PinDir::new(network.vni);
+    if pins.links().is_ok_and(|links| links.is_empty())
+        && let Err(error) = pins.remove()
+    {
+        warn!(%error, "pinned maps were not removed");
     }
 }
 

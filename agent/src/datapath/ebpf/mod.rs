@@ -11,6 +11,8 @@ use crate::model::net::Vni;
 mod attach;
 mod btf;
 mod load;
+#[cfg(feature = "bpf-log")]
+mod log;
 pub mod maps;
 pub mod pins;
 pub mod trial;
@@ -33,6 +35,9 @@ impl EbpfDatapath {
     /// Loads the programs and adopts the pinned maps. Nothing is attached yet; what an earlier run
     /// attached goes on as it was. `flows` is the least capacity of the flow record.
     pub fn open(vni: Vni, flows: u32) -> Result<Self, DatapathError> {
+        // `auto` falls back to the kernel's path by this answer, before anything is pinned.
+        aya::programs::SchedClassifier::query_tcx("lo", aya::programs::TcAttachType::Ingress)
+            .map_err(call("look for TCX, which Linux has from 6.6 on"))?;
         let pins = PinDir::new(vni);
         let offsets = btf::conntrack_offsets();
         let ebpf = load::load(&pins, flows, offsets)?;
