@@ -78,9 +78,22 @@ impl Lock {
         if self == Self::Fixed {
             command.arg("--locked");
         }
-        command
-            .env("WEFT_BPF_LINKER", bpf_linker())
-            .env("WEFT_BPF_RUSTC", BPF_RUSTC);
+        // What the outer cargo says of this crate is no business of the crates that are built: some
+        // build scripts look at it, and would run again whenever somebody calls cargo directly.
+        for (name, _) in std::env::vars_os() {
+            let about_us = [
+                "CARGO_PKG_",
+                "CARGO_MANIFEST_",
+                "CARGO_BIN_",
+                "CARGO_CRATE_",
+            ];
+            if name
+                .to_str()
+                .is_some_and(|name| about_us.iter().any(|start| name.starts_with(start)))
+            {
+                command.env_remove(name);
+            }
+        }
         match object {
             Object::Real => command.env_remove("WEFT_EBPF"),
             Object::Stub => command.env("WEFT_EBPF", "stub"),
