@@ -1,0 +1,230 @@
+//! Pinned links over restarts, devices that come and go, and strangers.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    net::UdpSocket,
+    time::{Duration, Instant},
+};
+
+use nix::sys::socket::{setsockopt, sockopt::BindToDevice};
+use weft::datapath::{
+    Attachment, Datapath, DatapathOp,
+    ebpf::{EbpfDatapath, pins::PinDir},
+};
+use weft_common::stats::{Hook, Reason};
+
+use super::{
+    kernel::{FLOWS, at, chain, device, index_of, network, open, pinned},
+    netns::{run, with_bpffs},
+    suite::{apply, content, puts},
+};
+
+fn attach(datapath: &mut EbpfDatapath, at: &Attachment) {
+    datapath.apply(&DatapathOp::Attach(at.clone())).unwrap();
+}
+
+fn attached(datapath: &EbpfDatapath) -> BTreeSet<Attachment> {
+    datapath.observe().unwrap().attachments
+}
+
+fn ids(at: &Attachment) -> Vec<u32> {
+    chain(at).iter().map(|program| program.id()).collect()
+}
+
+#[test]
+fn a_restart_replaces_the_program_and_keeps_the_link() {
+    with_bpffs(|| {
+        device("one0");
+        for hook in Hook::ALL {
+            let at = at(*hook, "one0");
+            let mut first = open();
+            apply(&mut first, &puts(&content()));
+            attach(&mut first, &at);
+            let (link, program) = pinned(&at);
+            assert!(ids(&at).contains(&program));
+            drop(first);
+            assert_eq!(pinned(&at), (link, program), "the end detaches nothing");
+            let mut second = open();
+            assert_eq!(pinned(&at), (link, program), "neither does a start");
+            assert!(attached(&second).is_empty());
+            attach(&mut second, &at);
+            let (same, other) = pinned(&at);
+            assert_eq!(same, link, "one link all along, so never a gap");
+            assert_ne!(other, program);
+            assert!(ids(&at).contains(&other) && !ids(&at).contains(&program));
+            let mut want = content();
+            want.attachments.insert(at.clone());
+            assert_eq!(second.observe().unwrap(), want);
+            apply(&mut second, &[DatapathOp::Detach(at.clone())]);
+            assert!(ids(&at).is_empty());
+        }
+    });
+}
+
+#[test]
+fn a_device_made_again_is_attached_anew() {
+    with_bpffs(|| {
+        device("one0");
+        let before = at(Hook::FromUplink, "one0");
+        let mut datapath = open();
+        attach(&mut datapath, &before);
+        // Under the same number the pin is still there, with a dead link behind it.
+        let remake = || {
+            let index = index_of("one0");
+            run("ip link del one0");
+            run(&format!(
+                "ip link add one0 index {index} type veth peer name peer-one0"
+            ));
+            assert_eq!(index_of("one0"), index);
+        };
+        remake();
+        assert!(
+            PinDir::new(network(1))
+                .link(before.hook, before.link)
+                .exists()
+        );
+        assert!(attached(&datapath).is_empty());
+        attach(&mut datapath, &before);
+        assert_eq!(attached(&datapath), BTreeSet::from([before.clone()]));
+        assert_eq!(ids(&before).len(), 1);
+        drop(datapath);
+        // The same over a restart, where only the pin is left to know it by.
+        remake();
+        let mut second = open();
+        attach(&mut second, &before);
+        assert_eq!(attached(&second), BTreeSet::from([before.clone()]));
+        assert_eq!(ids(&before), [pinned(&before).1]);
+        drop(second);
+        // And under another number: the old pin is nobody's, and goes with the sweep.
+        run("ip link del one0");
+        device("fill0");
+        device("one0");
+        let after = at(Hook::FromUplink, "one0");
+        assert_ne!(after.link, before.link);
+        let mut third = open();
+        attach(&mut third, &after);
+        assert_eq!(third.sweep().unwrap(), 1);
+        assert_eq!(attached(&third), BTreeSet::from([after]));
+        assert!(
+            !PinDir::new(network(1))
+                .link(before.hook, before.link)
+                .exists()
+        );
+    });
+}
+
+#[test]
+fn a_renamed_device_is_no_longer_the_one_attached_to() {
+    with_bpffs(|| {
+        device("one0");
+        let before = at(Hook::FromUplink, "one0");
+        let mut datapath = open();
+        attach(&mut datapath, &before);
+        run("ip link set one0 down");
+        run("ip link set one0 name new0");
+        assert!(attached(&datapath).is_empty());
+        let after = at(Hook::FromUplink, "new0");
+        attach(&mut datapath, &after);
+        assert_eq!(attached(&datapath), BTreeSet::from([after.clone()]));
+        assert_eq!(ids(&after).len(), 1);
+    });
+}
+
+#[test]
+fn a_missing_device_is_an_error_and_leaves_nothing() {
+    with_bpffs(|| {
+        let mut datapath = open();
+        let nowhere = Attachment {
+            hook: Hook::FromUplink,
+            link: 77.try_into().unwrap(),
+            name: "none0".to_owned(),
+        };
+        let error = datapath
+            .apply(&DatapathOp::Attach(nowhere.clone()))
+            .unwrap_err();
+        assert!(error.why.contains("No such device"), "{error}");
+        assert!(attached(&datapath).is_empty());
+        assert!(PinDir::new(network(1)).links().unwrap().is_empty());
+        datapath.apply(&DatapathOp::Detach(nowhere)).unwrap();
+    });
+}
+
+#[test]
+fn a_pin_that_a_stranger_removed_is_noticed() {
+    with_bpffs(|| {
+        device("one0");
+        let at = at(Hook::FromUplink, "one0");
+        let mut datapath = open();
+        attach(&mut datapath, &at);
+        fs::remove_file(PinDir::new(network(1)).link(at.hook, at.link)).unwrap();
+        assert!(attached(&datapath).is_empty());
+        assert_eq!(
+            ids(&at).len(),
+            1,
+            "the program hangs there as long as we live"
+        );
+        attach(&mut datapath, &at);
+        assert_eq!(attached(&datapath), BTreeSet::from([at.clone()]));
+        assert_eq!(ids(&at), [pinned(&at).1]);
+    });
+}
+
+#[test]
+fn a_sweep_takes_off_what_was_not_attached_again() {
+    with_bpffs(|| {
+        for name in ["one0", "two0", "gone0"] {
+            device(name);
+        }
+        let all = [
+            at(Hook::FromUplink, "one0"),
+            at(Hook::ToContainer, "one0"),
+            at(Hook::FromUplink, "two0"),
+            at(Hook::FromContainer, "gone0"),
+        ];
+        let mut first = open();
+        all.iter().for_each(|at| attach(&mut first, at));
+        assert_eq!(first.sweep().unwrap(), 0);
+        drop(first);
+        run("ip link del gone0");
+        let mut second = open();
+        attach(&mut second, &all[0]);
+        assert_eq!(second.sweep().unwrap(), 3);
+        assert_eq!(attached(&second), BTreeSet::from([all[0].clone()]));
+        assert_eq!(ids(&all[0]).len(), 1);
+        assert!(ids(&all[1]).is_empty() && ids(&all[2]).is_empty());
+        assert_eq!(PinDir::new(network(1)).links().unwrap().len(), 1);
+        assert_eq!(second.sweep().unwrap(), 0);
+    });
+}
+
+#[test]
+fn another_program_at_the_same_place_sees_every_packet_too() {
+    with_bpffs(|| {
+        device("one0");
+        run("ip addr add 192.0.2.2/24 dev peer-one0");
+        let at = at(Hook::FromUplink, "one0");
+        let mut ours = open();
+        let mut other = EbpfDatapath::open(network(2), FLOWS).unwrap();
+        attach(&mut other, &at);
+        attach(&mut ours, &at);
+        assert_eq!(ids(&at).len(), 2);
+        let met = |datapath: &EbpfDatapath| {
+            let counters = datapath.counters().unwrap();
+            let count = counters.get(&(Hook::FromUplink, Reason::NotReady));
+            count.map_or(0, |count| count.packets)
+        };
+        let socket = UdpSocket::bind("192.0.2.2:0").unwrap();
+        socket.set_broadcast(true).unwrap();
+        setsockopt(&socket, BindToDevice, &"peer-one0".into()).unwrap();
+        let before = (met(&ours), met(&other));
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while met(&ours) == before.0 || met(&other) == before.1 {
+            assert!(Instant::now() < deadline, "a packet stopped at the first");
+            socket.send_to(b"all", "192.0.2.255:9").unwrap();
+        }
+        apply(&mut ours, &[DatapathOp::Detach(at.clone())]);
+        assert_eq!(ids(&at).len(), 1);
+        assert_eq!(attached(&other), BTreeSet::from([at]));
+    });
+}
