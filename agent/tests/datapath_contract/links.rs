@@ -143,7 +143,7 @@ fn a_missing_device_is_an_error_and_leaves_nothing() {
         let error = datapath
             .apply(&DatapathOp::Attach(nowhere.clone()))
             .unwrap_err();
-        assert!(error.why.contains("No such device"), "{error}");
+        assert_eq!(error.errno, Some(libc::ENODEV), "{error}");
         assert!(attached(&datapath).is_empty());
         assert!(PinDir::new(network(1)).links().unwrap().is_empty());
         datapath.apply(&DatapathOp::Detach(nowhere)).unwrap();

@@ -2,7 +2,10 @@
 
 use std::{error::Error, io};
 
-use aya::Ebpf;
+use aya::{
+    Ebpf,
+    programs::{ProgramError, tc::TcError},
+};
 use weft_common::flow::{FlowEntry, FlowKey};
 
 use super::{Counters, Datapath, DatapathError, DatapathOp, DatapathState};
@@ -131,7 +134,15 @@ fn io_call(doing: impl Into<String>) -> impl FnOnce(io::Error) -> DatapathError 
 }
 
 fn errno_of(error: &(dyn Error + 'static)) -> Option<i32> {
-    error
-        .downcast_ref::<io::Error>()
-        .and_then(io::Error::raw_os_error)
+    if let Some(error) = error.downcast_ref::<io::Error>() {
+        return error.raw_os_error();
+    }
+    // aya's transparent variants hide what they wrap from the chain of sources.
+    match error.downcast_ref::<ProgramError>()? {
+        ProgramError::IOError(error) | ProgramError::TcError(TcError::IoError(error)) => {
+            error.raw_os_error()
+        }
+        ProgramError::TcError(TcError::NetlinkError(error)) => error.raw_os_error(),
+        _ => None,
+    }
 }
