@@ -199,6 +199,31 @@ fn a_sweep_takes_off_what_was_not_attached_again() {
 }
 
 #[test]
+fn what_is_taken_off_is_off_at_once() {
+    with_bpffs(|| {
+        device("one0");
+        let at = at(Hook::FromUplink, "one0");
+        for _ in 0..3 {
+            let mut datapath = open();
+            for _ in 0..50 {
+                attach(&mut datapath, &at);
+                apply(&mut datapath, &[DatapathOp::Detach(at.clone())]);
+                assert!(ids(&at).is_empty(), "after a detach");
+            }
+            attach(&mut datapath, &at);
+            drop(datapath);
+            let mut second = open();
+            assert_eq!(second.sweep().unwrap(), 1);
+            assert!(ids(&at).is_empty(), "after a sweep");
+            attach(&mut second, &at);
+            drop(second);
+            apply(&mut open(), &[DatapathOp::Detach(at.clone())]);
+            assert!(ids(&at).is_empty(), "after the detach of an earlier run's");
+        }
+    });
+}
+
+#[test]
 fn another_program_at_the_same_place_sees_every_packet_too() {
     with_bpffs(|| {
         device("one0");

@@ -111,7 +111,7 @@ impl Links {
     /// Takes the hook's program off the device.
     pub fn detach(&mut self, pins: &PinDir, at: &Attachment) -> Result<(), DatapathError> {
         self.held.remove(&(at.hook, at.link));
-        remove_pin(&pins.link(at.hook, at.link))
+        take_off(&pins.link(at.hook, at.link))
     }
 
     /// Removes pins of an earlier run that this process did not take over: their devices are gone,
@@ -120,7 +120,7 @@ impl Links {
         let mut swept = 0;
         for (hook, link, path) in pins.links().map_err(io_call("list pinned links"))? {
             if !self.held.contains_key(&(hook, link)) {
-                remove_pin(&path)?;
+                take_off(&path)?;
                 swept += 1;
             }
         }
@@ -148,6 +148,16 @@ fn adopt(
         }
         Err(error) => Err(error),
     }
+}
+
+/// Ends a link by its pin. The descriptor goes last: the kernel ends a link that loses its last
+/// reference with a pin only some time later (`bpf_link_put`), and one that loses it with a
+/// descriptor at once (`bpf_link_put_direct`).
+fn take_off(path: &Path) -> Result<(), DatapathError> {
+    let link = PinnedLink::from_pin(path).ok();
+    remove_pin(path)?;
+    drop(link);
+    Ok(())
 }
 
 fn remove_pin(path: &Path) -> Result<(), DatapathError> {
