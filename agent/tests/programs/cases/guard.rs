@@ -1,0 +1,141 @@
+//! Who may speak to the uplink: other tunnels, other machines, and senders that are not who they
+//! say.
+
+use weft_common::stats::Reason;
+
+use super::{
+    Case,
+    uplink::{inner, outer, raw},
+};
+use crate::{
+    packets::{
+        BOX, BRIDGE, OUR_VTEP, PEER_VTEP, REMOTE, ROUTER_MAC, SLOW_REMOTE, SLOW_VTEP, incoming,
+        tunnel,
+    },
+    world::World,
+};
+
+pub fn cases() -> Vec<Case> {
+    [tunnels(), guarded()].into_iter().flatten().collect()
+}
+
+fn tunnels() -> Vec<Case> {
+    use Reason::*;
+    let mut cases = vec![
+        outer("another VNI", OtherVxlan, |t| t.vxlan[6] = 2),
+        outer("another VNI by its first byte", OtherVxlan, |t| {
+            t.vxlan[4] = 1
+        }),
+        outer("no VNI", OtherVxlan, |t| t.vxlan[0] = 0),
+        outer("a group policy", OtherVxlan, |t| t.vxlan[0] = 0x88),
+        outer("to another machine", OtherMac, |t| {
+            t.outer_macs.0 = ROUTER_MAC
+        }),
+        outer("to all machines", OtherMac, |t| t.outer_macs.0 = [255; 6]),
+        outer("to another VTEP", OtherMac, |t| t.inner_macs.0 = ROUTER_MAC),
+        outer("to all VTEPs", OtherMac, |t| t.inner_macs.0 = [255; 6]),
+        outer("ARP inside", NotIpv4, |t| t.inner_kind = 0x0806),
+        outer("IPv6 inside", NotIpv4, |t| t.inner_kind = 0x86dd),
+        outer("a tag inside", NotIpv4, |t| t.inner_kind = 0x8100),
+    ];
+    for byte in [0, 1, 2, 3, 7] {
+        for bit in 0..8 {
+            let mask = 1 << bit;
+            cases.push(outer("a reserved bit", OtherVxlan, |t| {
+                t.vxlan[byte] ^= mask
+            }));
+        }
+    }
+    cases
+}
+
+fn guarded() -> Vec<Case> {
+    use Reason::*;
+    let says = |name, reason, vtep, source| {
+        let packet = incoming().but(|ip| ip.source = source);
+        let tunnel = tunnel().but(|t| t.outer.source = vtep);
+        raw(name, reason, tunnel.frame(&packet.bytes()))
+    };
+    let to = |destination| incoming().but(|ip| ip.destination = destination);
+    let stranger = [192, 0, 2, 99];
+    vec![
+        says(
+            "a stranger as a peer's container",
+            DropUnknownPeer,
+            stranger,
+            REMOTE,
+        ),
+        says("a stranger as itself", DropUnknownPeer, stranger, stranger),
+        says("we ourselves", DropUnknownPeer, OUR_VTEP, REMOTE),
+        says(
+            "a peer as another's container",
+            DropSpoofedInner,
+            PEER_VTEP,
+            SLOW_REMOTE,
+        ),
+        says(
+            "a peer as another's node",
+            DropSpoofedInner,
+            PEER_VTEP,
+            SLOW_VTEP,
+        ),
+        says(
+            "a peer as our container",
+            DropSpoofedInner,
+            PEER_VTEP,
+            [10, 1, 2, 9],
+        ),
+        says("a peer as our bridge", DropSpoofedInner, PEER_VTEP, BRIDGE),
+        says(
+            "a peer as nobody's container",
+            DropSpoofedInner,
+            PEER_VTEP,
+            [10, 1, 9, 9],
+        ),
+        says(
+            "a peer as the Internet",
+            DropSpoofedInner,
+            PEER_VTEP,
+            [203, 0, 113, 8],
+        ),
+        says("another peer for itself", Taken, SLOW_VTEP, SLOW_REMOTE),
+        says(
+            "a second lease of the node",
+            Taken,
+            PEER_VTEP,
+            [10, 1, 8, 7],
+        )
+        .given(second_lease),
+        says(
+            "not the first's",
+            DropSpoofedInner,
+            SLOW_VTEP,
+            [10, 1, 8, 7],
+        )
+        .given(second_lease),
+        inner("to a peer's container", DropNotOurs, to(SLOW_REMOTE)),
+        inner("to the Internet", DropNotOurs, to([203, 0, 113, 8])),
+        inner("to our VTEP", DropNotOurs, to(OUR_VTEP)),
+        inner(
+            "a spoof without the fast path",
+            DropSpoofedInner,
+            incoming().but(|ip| ip.source = BOX),
+        )
+        .given(|world| world.settings(|settings| settings.flags = 0)),
+        inner(
+            "a spoofed aggregate",
+            DropSpoofedInner,
+            incoming().but(|ip| ip.source = BOX),
+        )
+        .gso(40),
+        inner(
+            "a spoofed piece",
+            DropSpoofedInner,
+            incoming().but(|ip| (ip.source, ip.fragment) = (BOX, 0x2000)),
+        ),
+    ]
+}
+
+fn second_lease(world: &mut World) {
+    world.lease(8, PEER_VTEP);
+}

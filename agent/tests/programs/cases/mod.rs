@@ -1,0 +1,233 @@
+//! Packets and the reason that each must meet: tables by hook, and whether they are complete.
+
+use std::collections::BTreeSet;
+
+use weft::datapath::Datapath;
+use weft_common::stats::{Hook, Reason};
+
+use super::world::{At, World};
+
+mod guard;
+mod outward;
+mod overlay;
+mod recorders;
+mod uplink;
+
+/// One packet at one hook.
+pub struct Case {
+    name: &'static str,
+    hook: Hook,
+    at: At,
+    reason: Reason,
+    frame: Vec<u8>,
+    gso_size: u32,
+    given: fn(&mut World),
+}
+
+impl Case {
+    fn new(name: &'static str, hook: Hook, at: At, reason: Reason, frame: Vec<u8>) -> Self {
+        Self {
+            name,
+            hook,
+            at,
+            reason,
+            frame,
+            gso_size: 0,
+            given: |_| {},
+        }
+    }
+
+    /// What is different in the world.
+    fn given(mut self, given: fn(&mut World)) -> Self {
+        self.given = given;
+        self
+    }
+
+    /// Makes it an aggregate.
+    fn gso(mut self, size: u32) -> Self {
+        self.gso_size = size;
+        self
+    }
+
+    fn at(mut self, at: At) -> Self {
+        self.at = at;
+        self
+    }
+
+    fn check(&self, world: &mut World) {
+        world.reset();
+        world.doing = self.name;
+        (self.given)(world);
+        let recorded = world.datapath.flows().unwrap();
+        let (reason, _) = world.trial(self.hook, self.at, &self.frame, self.gso_size);
+        assert_eq!(reason, self.reason, "{}: {}", self.hook.name(), self.name);
+        if !matches!(reason, Reason::Recorded | Reason::RecordedNat) {
+            assert_eq!(world.datapath.flows().unwrap(), recorded, "{}", self.name);
+        }
+    }
+}
+
+fn check(cases: Vec<Case>) {
+    World::with(move |world| cases.iter().for_each(|case| case.check(world)));
+}
+
+#[test]
+fn of_containers() {
+    check(outward::cases(&outward::PORT));
+}
+
+#[test]
+fn of_bridges() {
+    check(outward::cases(&outward::BRIDGE));
+}
+
+#[test]
+fn of_the_uplink() {
+    check(uplink::cases());
+}
+
+#[test]
+fn of_the_guard() {
+    check(guard::cases());
+}
+
+#[test]
+fn of_the_overlay() {
+    check(overlay::cases());
+}
+
+#[test]
+fn of_the_recorders() {
+    check(recorders::cases());
+}
+
+#[test]
+fn of_the_recorders_where_conntrack_cannot_be_read() {
+    recorders::without_conntrack(|world| {
+        let cases = recorders::blind_cases();
+        cases.iter().for_each(|case| case.check(world));
+    });
+}
+
+/// What can happen at a hook, but not to a packet of a trial run.
+const OUT_OF_REACH: &[(Reason, &str)] = &[
+    (
+        Reason::Vlan,
+        "the kernel takes tags off only in the receive path",
+    ),
+    (
+        Reason::Recorded,
+        "needs a note or a conntrack entry on the packet",
+    ),
+];
+
+/// The same for one hook.
+const OUT_OF_REACH_AT: &[(Hook, Reason, &str)] = &[
+    (
+        Hook::FromContainer,
+        Reason::TakenAggregate,
+        "the kernel grows no aggregate of unknown kind",
+    ),
+    (
+        Hook::FromBridge,
+        Reason::TakenAggregate,
+        "the kernel grows no aggregate of unknown kind",
+    ),
+    (
+        Hook::FromUplink,
+        Reason::HelperRefused,
+        "what the kernel would not shrink is refused before",
+    ),
+];
+
+/// What can happen at a hook.
+fn possible(hook: Hook) -> Vec<Reason> {
+    use Reason::*;
+    let everywhere = [NotReady, NotIpv4, Vlan, BadHeader];
+    let of_the_plain = [
+        Taken,
+        OtherMac,
+        IpOptions,
+        Fragment,
+        TtlExpiring,
+        TooBig,
+        HostTraffic,
+        FastPathOff,
+        RecordedFlow,
+        FlowsFull,
+    ];
+    let (plain, own): (&[Reason], &[Reason]) = match hook {
+        Hook::FromContainer | Hook::FromBridge => (
+            &of_the_plain,
+            &[
+                NotOverlay,
+                ForeignSource,
+                OtherAggregate,
+                PeerKernelOnly,
+                NoSourceEndpoint,
+                WrongPort,
+                HelperRefused,
+                TakenAggregate,
+            ],
+        ),
+        Hook::FromUplink => (
+            &of_the_plain,
+            &[
+                NotOverlay,
+                OtherVxlan,
+                Aggregate,
+                EcnConflict,
+                NoEndpoint,
+                HelperRefused,
+                DropUnknownPeer,
+                DropSpoofedInner,
+                DropNotOurs,
+            ],
+        ),
+        Hook::FromOverlay => (
+            &of_the_plain,
+            &[
+                TakenAggregate,
+                PortKind,
+                OtherAggregate,
+                NoEndpoint,
+                DropSpoofedInner,
+                DropNotOurs,
+            ],
+        ),
+        Hook::ToContainer | Hook::ToOverlay => (
+            &[],
+            &[Recorded, RecordedNat, RecordFailed, Untracked, NoFlow],
+        ),
+    };
+    [&everywhere, plain, own].concat()
+}
+
+#[test]
+fn every_reason_has_a_case_at_every_hook_that_knows_it() {
+    let mut cases = outward::cases(&outward::PORT);
+    cases.extend(outward::cases(&outward::BRIDGE));
+    cases.extend(uplink::cases());
+    cases.extend(guard::cases());
+    cases.extend(overlay::cases());
+    cases.extend(recorders::cases());
+    cases.extend(recorders::blind_cases());
+    let reached: BTreeSet<_> = cases.iter().map(|case| (case.hook, case.reason)).collect();
+    let mut known = BTreeSet::new();
+    for hook in Hook::ALL {
+        let wanted: BTreeSet<_> = possible(*hook)
+            .into_iter()
+            .filter(|reason| {
+                known.insert(*reason);
+                let anywhere = OUT_OF_REACH.iter().any(|(out, _)| out == reason);
+                let here = |(at, out, _): &(Hook, Reason, &str)| (at, out) == (hook, reason);
+                !anywhere && !OUT_OF_REACH_AT.iter().any(here)
+            })
+            .collect();
+        let found = reached.iter().filter(|(at, _)| at == hook);
+        let found: BTreeSet<_> = found.map(|(_, reason)| *reason).collect();
+        assert_eq!(found, wanted, "{}", hook.name());
+    }
+    let all: BTreeSet<_> = Reason::ALL.iter().copied().collect();
+    assert_eq!(known, all);
+}
