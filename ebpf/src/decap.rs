@@ -33,13 +33,11 @@ pub fn from_uplink(packet: &Packet<'_>) -> Result<Verdict, Reason> {
     if outer.destination() != settings.vtep_addr || outer.protocol() != PROTO_UDP {
         return Err(Reason::NotOverlay);
     }
-    // A piece of an outer packet: the kernel puts them together, and `from_overlay` guards again.
-    // Whether it belongs to the overlay shows only in the first piece, so none is dropped here.
     if outer.is_fragment() {
-        return Err(Reason::Fragment);
+        return Err(admit_unusual(packet, settings, &outer, Reason::Fragment));
     }
     if outer.version_ihl() != 0x45 {
-        return Err(Reason::IpOptions);
+        return Err(admit_unusual(packet, settings, &outer, Reason::IpOptions));
     }
     let port = packet.read::<2>(HEADERS + 2).ok_or(Reason::NotOverlay)?;
     if port != settings.port {
@@ -47,6 +45,24 @@ pub fn from_uplink(packet: &Packet<'_>) -> Result<Verdict, Reason> {
     }
     let tunnel = packet.read::<TUNNEL>(HEADERS).ok_or(Reason::BadHeader)?;
     take(packet, settings, &outer, &tunnel)
+}
+
+/// A piece of an outer packet, or one with options: the kernel takes it in, and `from_overlay`
+/// guards what was inside. Who sent it shows only here, and only the first piece shows whether it
+/// is for the overlay; without it nothing is put together.
+#[inline(always)]
+fn admit_unusual(
+    packet: &Packet<'_>,
+    settings: &DatapathSettings,
+    outer: &Ipv4,
+    reason: Reason,
+) -> Reason {
+    let transport = ETH_LEN + usize::from(outer.version_ihl() & 0xf) * 4;
+    let ours = !outer.is_later_fragment() && packet.read::<2>(transport + 2) == Some(settings.port);
+    if ours && !maps::is_vtep(outer.source()) {
+        return Reason::DropUnknownPeer;
+    }
+    reason
 }
 
 #[inline(always)]
@@ -61,11 +77,15 @@ fn take(
     if flags != u32::from(VXLAN_FLAG_VNI) << 24 || vni != settings.vni << 8 {
         return Err(Reason::OtherVxlan);
     }
-    if !packet.is_for_host() || tunnel[16..22] != settings.vtep_mac {
+    if packet.is_for_another() {
         return Err(Reason::OtherMac);
     }
     if tunnel[28] != 0x08 || tunnel[29] != 0x00 {
-        return Err(Reason::NotIpv4);
+        return Err(if maps::is_vtep(outer.source()) {
+            Reason::NotIpv4
+        } else {
+            Reason::DropUnknownPeer
+        });
     }
     let mut inner = Ipv4 {
         bytes: [0; IPV4_LEN],
@@ -82,6 +102,10 @@ fn take(
         inner.source(),
         inner.destination(),
     )?;
+    // The guard comes first: the stack takes what goes to many, too.
+    if !packet.is_for_host() || tunnel[16..22] != settings.vtep_mac {
+        return Err(Reason::OtherMac);
+    }
     if packet.gso_size() != 0 {
         return Err(Reason::Aggregate);
     }

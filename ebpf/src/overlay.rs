@@ -17,7 +17,7 @@ pub fn from_overlay(packet: &Packet<'_>) -> Result<Verdict, Reason> {
         return Err(Reason::NotReady);
     }
     let frame = Frame::read(packet)?;
-    if !packet.is_for_host() {
+    if packet.is_for_another() {
         return Err(Reason::OtherMac);
     }
     let ip = frame.ip();
@@ -25,6 +25,10 @@ pub fn from_overlay(packet: &Packet<'_>) -> Result<Verdict, Reason> {
         return Err(Reason::BadHeader);
     }
     guard::admit_decapsulated(settings, ip.source(), ip.destination())?;
+    // The guard comes first: the stack takes what goes to many, too.
+    if !packet.is_for_host() {
+        return Err(Reason::OtherMac);
+    }
     let bytes = packet.len();
     let available = bytes.wrapping_sub(ETH_LEN as u32);
     let endpoint = deliver::receiver(settings, packet, &ip, available, HEADERS)?;

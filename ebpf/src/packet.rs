@@ -20,6 +20,8 @@ use weft_common::{
 
 /// For this host (`PACKET_HOST`).
 const PACKET_HOST: u32 = 0;
+/// For another machine (`PACKET_OTHERHOST`): the stack drops it.
+const PACKET_OTHERHOST: u32 = 3;
 /// Address family of the next hop that `bpf_redirect_neigh` is given.
 const AF_INET: u32 = 2;
 /// Keeps a complete checksum of the packet right when bytes are stored.
@@ -87,6 +89,14 @@ impl<'a> Packet<'a> {
     pub fn is_for_host(&self) -> bool {
         // SAFETY: a field of the context.
         unsafe { (*self.skb()).pkt_type == PACKET_HOST }
+    }
+
+    /// Whether the link layer says it is for another machine. Neither this nor for this host is
+    /// what goes to many, which the stack may take.
+    #[inline(always)]
+    pub fn is_for_another(&self) -> bool {
+        // SAFETY: a field of the context.
+        unsafe { (*self.skb()).pkt_type == PACKET_OTHERHOST }
     }
 
     /// A note that stays on the packet on its way through this host's stack.

@@ -81,6 +81,12 @@ impl Ipv4 {
         u32::from(u16::from_be_bytes([self.bytes[2], self.bytes[3]]))
     }
 
+    /// Whether this is a piece of a larger packet, and not its first.
+    #[inline(always)]
+    pub fn is_later_fragment(&self) -> bool {
+        u16::from_be_bytes([self.bytes[6], self.bytes[7]]) & 0x1fff != 0
+    }
+
     /// Whether this is a piece of a larger packet.
     #[inline(always)]
     pub fn is_fragment(&self) -> bool {

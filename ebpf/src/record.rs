@@ -82,7 +82,7 @@ fn record(packet: &Packet<'_>, local: Local) -> Result<Reason, Reason> {
         && maps::peer_of(theirs).is_some()
         && !maps::is_local(ours)
         && ip.version_ihl() == 0x45
-        && !is_later_fragment(&ip.bytes);
+        && !ip.is_later_fragment();
     if !flow {
         return Err(Reason::NoFlow);
     }
@@ -106,10 +106,4 @@ fn record(packet: &Packet<'_>, local: Local) -> Result<Reason, Reason> {
     } else {
         Reason::Recorded
     })
-}
-
-/// Whether the transport header is in an earlier piece.
-#[inline(always)]
-fn is_later_fragment(ip: &[u8; 20]) -> bool {
-    u16::from_be_bytes([ip[6], ip[7]]) & 0x1fff != 0
 }

@@ -8,6 +8,7 @@ use super::{
     uplink::{inner, outer, raw},
 };
 use crate::{
+    frames::Tunnel,
     packets::{
         BOX, BRIDGE, OUR_VTEP, PEER_VTEP, REMOTE, ROUTER_MAC, SLOW_REMOTE, SLOW_VTEP, incoming,
         tunnel,
@@ -16,7 +17,10 @@ use crate::{
 };
 
 pub fn cases() -> Vec<Case> {
-    [tunnels(), guarded()].into_iter().flatten().collect()
+    [tunnels(), guarded(), roundabout()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn tunnels() -> Vec<Case> {
@@ -133,6 +137,63 @@ fn guarded() -> Vec<Case> {
             DropSpoofedInner,
             incoming().but(|ip| (ip.source, ip.fragment) = (BOX, 0x2000)),
         ),
+    ]
+}
+
+/// The kernel takes these too, so the guard must have seen them.
+fn roundabout() -> Vec<Case> {
+    use Reason::*;
+    let stranger = |name, reason, change: fn(&mut Tunnel)| {
+        outer(name, reason, |t| {
+            t.outer.source = [192, 0, 2, 99];
+            change(t);
+        })
+    };
+    let spoof = |change: fn(&mut Tunnel)| {
+        let packet = incoming().but(|ip| ip.source = SLOW_REMOTE);
+        let frame = tunnel().but(change).frame(&packet.bytes());
+        raw("a spoof", DropSpoofedInner, frame)
+    };
+    vec![
+        stranger("to all machines", DropUnknownPeer, |t| {
+            t.outer_macs.0 = [255; 6]
+        }),
+        stranger("to some machines", DropUnknownPeer, |t| {
+            t.outer_macs.0 = [1, 0, 94, 0, 0, 1]
+        }),
+        stranger("to all VTEPs", DropUnknownPeer, |t| {
+            t.inner_macs.0 = [255; 6]
+        }),
+        stranger("to another machine", OtherMac, |t| {
+            t.outer_macs.0 = ROUTER_MAC
+        }),
+        spoof(|t| t.outer_macs.0 = [255; 6]),
+        spoof(|t| t.inner_macs.0 = [255; 6]),
+        stranger("ARP inside", DropUnknownPeer, |t| t.inner_kind = 0x0806),
+        stranger("IPv6 inside", DropUnknownPeer, |t| t.inner_kind = 0x86dd),
+        stranger("a tag inside", DropUnknownPeer, |t| t.inner_kind = 0x8100),
+        stranger("a first piece", DropUnknownPeer, |t| {
+            t.outer.fragment = 0x2000
+        }),
+        stranger("a later piece", Fragment, |t| t.outer.fragment = 0x2001),
+        stranger("options", DropUnknownPeer, |t| t.outer.options = vec![1; 4]),
+        stranger("all the options", DropUnknownPeer, |t| {
+            t.outer.options = vec![1; 40]
+        }),
+        stranger("both", DropUnknownPeer, |t| {
+            t.outer.options = vec![1; 4];
+            t.outer.fragment = 0x2000;
+        }),
+        // What is not for the overlay may come from anyone.
+        stranger("a first piece of something", Fragment, |t| {
+            t.outer.fragment = 0x2000;
+            t.port = 53;
+        }),
+        stranger("options on something", IpOptions, |t| {
+            t.outer.options = vec![1; 4];
+            t.port = 53;
+        }),
+        stranger("another network", OtherVxlan, |t| t.vxlan[6] = 2),
     ]
 }
 

@@ -86,6 +86,14 @@ fn guarded() -> Vec<Case> {
         case("a spoofed aggregate", DropSpoofedInner, from(BRIDGE)).gso(4),
         case("without the fast path", DropSpoofedInner, from(BRIDGE))
             .given(|world| world.settings(|settings| settings.flags = 0)),
+        raw("to all MACs", DropSpoofedInner, {
+            let packet = from([10, 1, 9, 9]).bytes();
+            ethernet([255; 6], PEER_VTEP_MAC, IPV4, &packet)
+        }),
+        raw("to another MAC", OtherMac, {
+            let packet = from([10, 1, 9, 9]).bytes();
+            ethernet(ROUTER_MAC, PEER_VTEP_MAC, IPV4, &packet)
+        }),
         case("to another peer", DropNotOurs, to(SLOW_REMOTE)),
         case("to the Internet", DropNotOurs, to([203, 0, 113, 8])),
         case("to our VTEP", DropNotOurs, to(OUR_VTEP)),
