@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 /// Never sooner, whatever the TTL and margin: a slip in either must not become a storm.
 const LEAST_WAIT: Duration = Duration::from_secs(1);
 /// The longest wait between two attempts while the store fails. flannel's number.
-const MOST_RETRY: Duration = Duration::from_secs(60);
+pub(crate) const MOST_RETRY: Duration = Duration::from_secs(60);
 
 /// How sure we are that the lease is still there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,13 +1,10 @@
 //! Keeps our own lease alive, and takes it again when it is lost and nobody else has it.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Notify, watch},
-    time::sleep_until,
+    time::{Instant, sleep_until},
 };
 use tracing::{error, info, warn};
 
@@ -55,13 +52,13 @@ pub struct Renewal<S> {
 impl<S: LeaseStore> Renewal<S> {
     /// Renews until it is dropped.
     pub async fn run(mut self) {
-        let mut keeper = Keeper::new(TTL, self.margin, Instant::now());
+        let mut keeper = Keeper::new(TTL, self.margin, now());
         loop {
             tokio::select! {
                 () = sleep_until(keeper.due().into()) => {}
                 () = self.bell.notified() => {}
             }
-            let asked = Instant::now();
+            let asked = now();
             let state = match self.store.renew(&self.lease).await {
                 Ok(()) => {
                     keeper.renewed(asked);
@@ -72,11 +69,13 @@ impl<S: LeaseStore> Renewal<S> {
                     self.take_again(&mut keeper, asked).await
                 }
                 Err(error) => {
-                    keeper.failed(Instant::now());
+                    keeper.failed(now());
                     warn!(%error, "our lease was not renewed: will retry");
-                    match keeper.standing(Instant::now()) {
-                        Standing::Confirmed | Standing::Overdue => OwnLease::Held,
-                        Standing::Unconfirmed => OwnLease::Unconfirmed(error.to_string()),
+                    match (&*self.outcome.borrow(), keeper.standing(now())) {
+                        // Silence does not give back what the store said is gone.
+                        (lost @ OwnLease::Lost(_), _) => lost.clone(),
+                        (_, Standing::Confirmed | Standing::Overdue) => OwnLease::Held,
+                        (_, Standing::Unconfirmed) => OwnLease::Unconfirmed(error.to_string()),
                     }
                 }
             };
@@ -86,7 +85,7 @@ impl<S: LeaseStore> Renewal<S> {
 
     /// Claims the same subnet. Another one is of no use: the containers have addresses of this
     /// one, so it is given back.
-    async fn take_again(&mut self, keeper: &mut Keeper, asked: Instant) -> OwnLease {
+    async fn take_again(&mut self, keeper: &mut Keeper, asked: std::time::Instant) -> OwnLease {
         let own = self.lease.subnet;
         let claim = Claim {
             previous: Some(own),
@@ -104,16 +103,24 @@ impl<S: LeaseStore> Renewal<S> {
                 if let Err(error) = self.store.release(&other).await {
                     warn!(%error, subnet = %other.subnet, "an unneeded lease was not given back");
                 }
-                keeper.failed(Instant::now());
+                keeper.failed(now());
                 OwnLease::Lost(format!(
                     "somebody else holds {own}: restart to take a new subnet"
                 ))
             }
             Err(error) => {
-                keeper.failed(Instant::now());
+                keeper.failed(now());
                 warn!(%error, "our subnet was not taken again: will retry");
                 OwnLease::Lost(error.to_string())
             }
         }
     }
 }
+
+/// The runtime's clock, which a test can stop.
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}
+
+#[cfg(test)]
+mod tests;
