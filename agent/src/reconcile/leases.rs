@@ -19,6 +19,8 @@ use crate::{
 const RELIST: Duration = Duration::from_secs(300);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const MOST_RETRY: Duration = Duration::from_secs(5);
+/// What lived for longer than this was no attempt that failed: the next wait is a short one again.
+const LONG: Duration = Duration::from_secs(30);
 
 /// What the loop hears of the store.
 #[derive(Debug)]
@@ -36,8 +38,17 @@ pub async fn follow<S: LeaseStore>(store: Arc<S>, news: mpsc::Sender<StoreNews>)
     let mut retry = FIRST_RETRY;
     let mut known = false;
     loop {
-        match follow_once(&*store, &news, &mut known, &mut retry).await {
-            Ok(()) => {}
+        let began = Instant::now();
+        let outcome = follow_once(&*store, &news, &mut known).await;
+        if news.is_closed() {
+            return;
+        }
+        if began.elapsed() > LONG {
+            retry = FIRST_RETRY;
+        }
+        match outcome {
+            Ok(Ended::Due) => continue,
+            Ok(Ended::Early) => debug!("watch was closed: reading all leases again"),
             Err(StoreError::Compacted(revision)) => {
                 debug!(%revision, "watch fell behind a compaction: reading all leases again");
             }
@@ -46,23 +57,27 @@ pub async fn follow<S: LeaseStore>(store: Arc<S>, news: mpsc::Sender<StoreNews>)
                 if news.send(StoreNews::Down(error.to_string())).await.is_err() {
                     return;
                 }
-                sleep(retry).await;
-                retry = (retry * 2).min(MOST_RETRY);
             }
         }
-        if news.is_closed() {
-            return;
-        }
+        sleep(retry).await;
+        retry = (retry * 2).min(MOST_RETRY);
     }
 }
 
-/// One snapshot and what follows it. Ends when a new snapshot is due.
+/// Why a new snapshot is to be read.
+enum Ended {
+    /// It is time.
+    Due,
+    /// The watch was closed.
+    Early,
+}
+
+/// One snapshot and what follows it.
 async fn follow_once<S: LeaseStore>(
     store: &S,
     news: &mpsc::Sender<StoreNews>,
     known: &mut bool,
-    retry: &mut Duration,
-) -> Result<(), StoreError> {
+) -> Result<Ended, StoreError> {
     let mut snapshot = store.snapshot().await?;
     if snapshot.leases.is_empty() && *known {
         // No lease at all, not even ours, where there were some: look twice before believing it.
@@ -73,14 +88,21 @@ async fn follow_once<S: LeaseStore>(
     let revision = snapshot.revision;
     let mut events = store.watch(revision).await?;
     if news.send(StoreNews::Snapshot(snapshot)).await.is_err() {
-        return Ok(());
+        return Ok(Ended::Early);
     }
-    *retry = FIRST_RETRY;
     let until = Instant::now() + RELIST;
-    while let Ok(Some(event)) = timeout_at(until, events.next()).await {
-        if news.send(StoreNews::Event(event?)).await.is_err() {
-            return Ok(());
+    loop {
+        match timeout_at(until, events.next()).await {
+            Ok(Some(event)) => {
+                if news.send(StoreNews::Event(event?)).await.is_err() {
+                    return Ok(Ended::Early);
+                }
+            }
+            Ok(None) => return Ok(Ended::Early),
+            Err(_elapsed) => return Ok(Ended::Due),
         }
     }
-    Ok(())
 }
+
+#[cfg(test)]
+mod tests;
