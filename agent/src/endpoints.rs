@@ -15,7 +15,7 @@ use weft_common::endpoint::{ENDPOINT_HOOKED, ENDPOINT_PEER, EndpointEntry};
 
 use crate::{
     model::net::{IfIndex, Mac},
-    netlink::{BridgeEntry, Link, LinkKind, NeighbourState, ObservedHost},
+    netlink::{BridgeEntry, Link, LinkKind, Neighbour, NeighbourState, ObservedHost},
 };
 
 /// A local container.
@@ -127,6 +127,15 @@ pub fn join(
         .map(|entry| ((entry.bridge, entry.mac), entry.port))
         .collect();
     let own = locals(host, subnet);
+    let mut seen: BTreeMap<Ipv4Addr, Vec<(IfIndex, &Neighbour)>> = BTreeMap::new();
+    for ((link, address), neighbour) in &host.neighbours {
+        match address {
+            IpAddr::V4(address) if subnet.contains(address) => {
+                seen.entry(*address).or_default().push((*link, neighbour));
+            }
+            IpAddr::V4(_) | IpAddr::V6(_) => {}
+        }
+    }
 
     let mut now: Endpoints = before
         .iter()
@@ -134,25 +143,21 @@ pub fn join(
             subnet.contains(*address)
                 && !own.contains_key(*address)
                 && bridges.contains(&endpoint.bridge)
-                && survives(**address, endpoint, host, &ports)
+                && survives(endpoint, host, &ports, seen.get(*address))
         })
         .map(|(address, endpoint)| (*address, *endpoint))
         .collect();
 
-    for ((link, address), neighbour) in &host.neighbours {
-        let IpAddr::V4(address) = address else {
-            continue;
-        };
+    let rows = seen
+        .iter()
+        .flat_map(|(address, rows)| rows.iter().map(move |(link, row)| (address, link, row)));
+    for (address, link, neighbour) in rows {
         let known = matches!(
             neighbour.state,
             NeighbourState::Valid | NeighbourState::Permanent
         );
         let Some(mac) = neighbour.mac else { continue };
-        if !known
-            || !bridges.contains(link)
-            || !subnet.contains(address)
-            || own.contains_key(address)
-        {
+        if !known || !bridges.contains(link) || own.contains_key(address) {
             continue;
         }
         if let Some(port) = ports.get(&(*link, mac)) {
@@ -176,12 +181,13 @@ fn is_live(host: &ObservedHost, entry: &BridgeEntry) -> bool {
         .is_some_and(|port| port.master == Some(entry.bridge) && port.up && port.carrier)
 }
 
-/// Whether nothing speaks against an endpoint that was known before.
+/// Whether nothing speaks against an endpoint that was known before: no forwarding entry, and
+/// none of the neighbours that have its address.
 fn survives(
-    address: Ipv4Addr,
     endpoint: &Endpoint,
     host: &ObservedHost,
     ports: &BTreeMap<(IfIndex, Mac), IfIndex>,
+    neighbours: Option<&Vec<(IfIndex, &Neighbour)>>,
 ) -> bool {
     let Endpoint { bridge, port, mac } = *endpoint;
     if !is_live(host, &BridgeEntry { bridge, mac, port }) {
@@ -190,10 +196,7 @@ fn survives(
     if ports.get(&(bridge, mac)).is_some_and(|seen| *seen != port) {
         return false;
     }
-    host.neighbours.iter().all(|((link, neighbour), entry)| {
-        if *neighbour != IpAddr::V4(address) {
-            return true;
-        }
+    neighbours.into_iter().flatten().all(|(link, entry)| {
         let contradicts = entry.mac.is_some_and(|seen| seen != mac || *link != bridge)
             && entry.state == NeighbourState::Valid;
         let failed = *link == bridge && entry.state == NeighbourState::Failed;
