@@ -1,6 +1,9 @@
 //! A data path in memory, for tests of pure logic. Held to the same contract as the real one.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use weft_common::flow::{FLOW_NATED, FlowEntry, FlowKey};
 
@@ -17,8 +20,12 @@ pub struct FakeDatapath {
     pub full: bool,
     /// Numbers of the coming `apply` calls that fail, counted from zero.
     pub failing: Vec<usize>,
+    /// Operations whose words contain this fail.
+    pub refused: Option<String>,
     /// `apply` calls so far.
     pub calls: usize,
+    /// What was applied, in order, without what failed.
+    pub applied: Vec<DatapathOp>,
 }
 
 impl Datapath for FakeDatapath {
@@ -29,7 +36,8 @@ impl Datapath for FakeDatapath {
     fn apply(&mut self, op: &DatapathOp) -> Result<(), DatapathError> {
         let call = self.calls;
         self.calls += 1;
-        if self.failing.contains(&call) {
+        let refused = |words: &String| op.to_string().contains(words);
+        if self.failing.contains(&call) || self.refused.as_ref().is_some_and(refused) {
             let why = "told to fail".to_owned();
             return Err(DatapathError {
                 call: op.to_string(),
@@ -56,6 +64,7 @@ impl Datapath for FakeDatapath {
             }
             DatapathOp::Detach(at) => _ = state.attachments.remove(&at),
         }
+        self.applied.push(op.clone());
         Ok(())
     }
 
@@ -89,4 +98,44 @@ impl Datapath for FakeDatapath {
         self.full &= !clear;
         Ok(full)
     }
+}
+
+/// For tests that look at it while the loop owns it.
+impl Datapath for Arc<Mutex<FakeDatapath>> {
+    fn observe(&self) -> Result<DatapathState, DatapathError> {
+        locked(self, |fake| fake.observe())
+    }
+
+    fn apply(&mut self, op: &DatapathOp) -> Result<(), DatapathError> {
+        locked(self, |fake| fake.apply(op))
+    }
+
+    fn sweep(&mut self) -> Result<usize, DatapathError> {
+        locked(self, FakeDatapath::sweep)
+    }
+
+    fn counters(&self) -> Result<Counters, DatapathError> {
+        locked(self, |fake| fake.counters())
+    }
+
+    fn flows(&self) -> Result<BTreeMap<FlowKey, FlowEntry>, DatapathError> {
+        locked(self, |fake| fake.flows())
+    }
+
+    fn record_flow(&mut self, key: &FlowKey, entry: FlowEntry) -> Result<(), DatapathError> {
+        locked(self, |fake| fake.record_flow(key, entry))
+    }
+
+    fn forget_flow(&mut self, key: &FlowKey) -> Result<(), DatapathError> {
+        locked(self, |fake| fake.forget_flow(key))
+    }
+
+    fn flows_full(&mut self, clear: bool) -> Result<bool, DatapathError> {
+        locked(self, |fake| fake.flows_full(clear))
+    }
+}
+
+fn locked<R>(fake: &Mutex<FakeDatapath>, call: impl FnOnce(&mut FakeDatapath) -> R) -> R {
+    // A test that panicked has failed already.
+    call(&mut fake.lock().unwrap_or_else(PoisonError::into_inner))
 }

@@ -1,10 +1,11 @@
-//! The second seam: links, addresses, routes, neighbours and forwarding entries.
+//! The second seam: links, addresses, routes, neighbours, forwarding entries and connections.
 
 use std::{future::Future, io, net::IpAddr, os::fd::AsFd};
 
 use futures::Stream;
 use nix::sys::socket::{setsockopt, sockopt};
 
+use self::conntrack::Tracked;
 use crate::model::peer::Hop;
 
 pub mod conntrack;
@@ -48,7 +49,8 @@ impl NetlinkError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HostChange;
 
-/// Links, addresses, routes, neighbours and forwarding entries of one network namespace.
+/// Links, addresses, routes, neighbours, forwarding entries and connections of one network
+/// namespace.
 pub trait Netlink: Send + Sync + 'static {
     /// Wake-ups.
     type Changes: Stream<Item = HostChange> + Send + Unpin;
@@ -65,6 +67,9 @@ pub trait Netlink: Send + Sync + 'static {
         &self,
         destination: IpAddr,
     ) -> impl Future<Output = Result<Option<(Hop, Option<IpAddr>)>, NetlinkError>> + Send;
+
+    /// All IPv4 connections that conntrack keeps.
+    fn connections(&self) -> impl Future<Output = Result<Vec<Tracked>, NetlinkError>> + Send;
 
     /// Starts to follow changes.
     fn changes(&self) -> impl Future<Output = Result<Self::Changes, NetlinkError>> + Send;

@@ -1,22 +1,16 @@
 //! Keeps the record of the stack's flows in step with conntrack.
 
-use std::{
-    collections::BTreeSet,
-    net::Ipv4Addr,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
 
 use ipnet::Ipv4Net;
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::flows::{Scope, difference};
 use crate::{
     datapath::{Datapath, DatapathError},
     model::{net::Subnet, network::NetworkConfig},
-    netlink::{
-        NetlinkError,
-        conntrack::{self, ConntrackEvent},
-    },
+    netlink::{Netlink, NetlinkError, conntrack::ConntrackEvent},
 };
 
 /// A complete comparison now and then: conntrack entries made while nobody listened end without an
@@ -70,10 +64,10 @@ impl FlowKeeper {
     }
 
     /// Compares in full if that is due, and makes room when the record overflowed.
-    pub async fn tend(&mut self, datapath: &mut impl Datapath) {
+    pub async fn tend(&mut self, datapath: &mut impl Datapath, netlink: &impl Netlink) {
         let full = datapath.flows_full(false).unwrap_or(false);
         if full || self.synced.is_none_or(|at| at.elapsed() >= EVERY) {
-            self.sync(datapath).await;
+            self.sync(datapath, netlink).await;
             if full && self.failure.is_none() {
                 warn!("the record of the stack's flows overflowed: everything went to the stack");
                 if let Err(error) = datapath.flows_full(true) {
@@ -84,9 +78,9 @@ impl FlowKeeper {
     }
 
     /// Compares in full if that has never succeeded.
-    pub async fn ensure_synced(&mut self, datapath: &mut impl Datapath) {
+    pub async fn ensure_synced(&mut self, datapath: &mut impl Datapath, netlink: &impl Netlink) {
         if self.synced.is_none() {
-            self.sync(datapath).await;
+            self.sync(datapath, netlink).await;
         }
     }
 
@@ -98,9 +92,9 @@ impl FlowKeeper {
         }
     }
 
-    async fn sync(&mut self, datapath: &mut impl Datapath) {
+    async fn sync(&mut self, datapath: &mut impl Datapath, netlink: &impl Netlink) {
         let Some(scope) = &self.scope else { return };
-        self.failure = match compare(scope, datapath).await {
+        self.failure = match compare(scope, datapath, netlink).await {
             Ok(recorded) => {
                 self.recorded = recorded;
                 self.synced = Some(Instant::now());
@@ -120,9 +114,14 @@ impl FlowKeeper {
 }
 
 /// Reads the record first, then conntrack: what is recorded in between is in neither and stays.
-async fn compare(scope: &Scope, datapath: &mut impl Datapath) -> Result<usize, String> {
+async fn compare(
+    scope: &Scope,
+    datapath: &mut impl Datapath,
+    netlink: &impl Netlink,
+) -> Result<usize, String> {
     let before = datapath.flows().map_err(said)?;
-    let dump = conntrack::dump()
+    let dump = netlink
+        .connections()
         .await
         .map_err(|error: NetlinkError| error.to_string())?;
     let (record, forget) = difference(scope, &before, &dump);

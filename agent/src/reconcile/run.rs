@@ -233,7 +233,7 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
                     Err(error) => failures.push(error.to_string()),
                 }
             }
-            self.flows.tend(datapath).await;
+            self.flows.tend(datapath, &self.netlink).await;
             report.flows = Some(self.flows.state());
         }
         report.operations = self.operations;
@@ -335,7 +335,7 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
                 && !records(at.hook)
             {
                 // Flows that conntrack already follows must be recorded before anything is taken.
-                self.flows.ensure_synced(datapath).await;
+                self.flows.ensure_synced(datapath, &self.netlink).await;
             }
             debug!(%op, "apply");
             self.operations += 1;

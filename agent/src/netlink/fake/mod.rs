@@ -15,33 +15,52 @@ use futures::Stream;
 use tokio::sync::mpsc;
 
 use self::semantics::{change, next_index, route_to};
-use super::{HostChange, HostOp, Link, LinkKind, Netlink, NetlinkError, ObservedHost};
+use super::{
+    HostChange, HostOp, Link, LinkKind, Netlink, NetlinkError, ObservedHost, conntrack::Tracked,
+};
 use crate::model::{
     net::{IfIndex, Mac},
     peer::Hop,
 };
 
 /// The host. Clones share it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct FakeHost(Arc<Mutex<State>>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     host: ObservedHost,
     applied: Vec<HostOp>,
     /// Attempts until now, failed ones included.
     attempts: u64,
     failures: BTreeMap<u64, i32>,
+    /// Operations whose words contain this fail with that errno.
+    refused: Option<(String, i32)>,
+    connections: Result<Vec<Tracked>, i32>,
+    lookups: u64,
     watchers: Vec<mpsc::Sender<HostChange>>,
+}
+
+impl Default for FakeHost {
+    fn default() -> Self {
+        Self::new(ObservedHost::default())
+    }
 }
 
 impl FakeHost {
     /// A host that looks like this.
     #[must_use]
     pub fn new(host: ObservedHost) -> Self {
-        let fake = Self::default();
-        fake.lock().host = host;
-        fake
+        Self(Arc::new(Mutex::new(State {
+            host,
+            applied: Vec::new(),
+            attempts: 0,
+            failures: BTreeMap::new(),
+            refused: None,
+            connections: Ok(Vec::new()),
+            lookups: 0,
+            watchers: Vec::new(),
+        })))
     }
 
     /// Adds a link that is up, as another program would, and returns its number.
@@ -81,6 +100,22 @@ impl FakeHost {
         state.failures.insert(at, errno);
     }
 
+    /// Every operation whose words contain `words` fails with that errno, until told otherwise.
+    pub fn refuse(&self, words: Option<(&str, i32)>) {
+        self.lock().refused = words.map(|(words, errno)| (words.to_owned(), errno));
+    }
+
+    /// What conntrack answers from now on.
+    pub fn set_connections(&self, answer: Result<Vec<Tracked>, i32>) {
+        self.lock().connections = answer;
+    }
+
+    /// Route lookups so far.
+    #[must_use]
+    pub fn lookups(&self) -> u64 {
+        self.lock().lookups
+    }
+
     /// All that was applied, in order, without what failed.
     #[must_use]
     pub fn applied(&self) -> Vec<HostOp> {
@@ -116,7 +151,10 @@ impl Netlink for FakeHost {
         let mut state = self.lock();
         state.attempts += 1;
         let attempt = state.attempts;
-        let result = match state.failures.remove(&attempt) {
+        let told = state.failures.remove(&attempt);
+        let refused = state.refused.as_ref();
+        let refused = refused.filter(|(words, _)| op.to_string().contains(words));
+        let result = match told.or(refused.map(|(_, errno)| *errno)) {
             Some(errno) => Err(errno),
             None => change(&mut state.host, op),
         };
@@ -130,7 +168,14 @@ impl Netlink for FakeHost {
         &self,
         destination: IpAddr,
     ) -> Result<Option<(Hop, Option<IpAddr>)>, NetlinkError> {
-        Ok(route_to(&self.lock().host, destination))
+        let mut state = self.lock();
+        state.lookups += 1;
+        Ok(route_to(&state.host, destination))
+    }
+
+    async fn connections(&self) -> Result<Vec<Tracked>, NetlinkError> {
+        let answer = self.lock().connections.clone();
+        answer.map_err(|errno| NetlinkError::errno("read conntrack", errno))
     }
 
     async fn changes(&self) -> Result<FakeChanges, NetlinkError> {

@@ -14,7 +14,10 @@ use tokio::task::JoinHandle;
 
 use self::calls::Calls;
 pub use self::changes::Changes;
-use super::{HostOp, Netlink, NetlinkError, ObservedHost};
+use super::{
+    HostOp, Netlink, NetlinkError, ObservedHost,
+    conntrack::{self, Tracked},
+};
 use crate::model::peer::Hop;
 
 /// The kernel, through one rtnetlink socket. The socket stays in the network namespace of the
@@ -105,6 +108,10 @@ impl Netlink for Rtnetlink {
         destination: IpAddr,
     ) -> Result<Option<(Hop, Option<IpAddr>)>, NetlinkError> {
         routes::route_to(&self.calls, destination).await
+    }
+
+    async fn connections(&self) -> Result<Vec<Tracked>, NetlinkError> {
+        conntrack::dump().await
     }
 
     async fn changes(&self) -> Result<Changes, NetlinkError> {
