@@ -7,6 +7,7 @@ pub mod connectivity;
 pub mod container;
 pub mod daemon;
 pub mod docker;
+pub mod dump;
 pub mod etcd;
 pub mod frame;
 pub mod host;

@@ -6,9 +6,10 @@ use std::{net::Ipv4Addr, time::Instant};
 use anyhow::{Context as _, Result, ensure};
 
 use crate::{
-    agent::{Agent, Counters, Flags, PeerEntry, Share},
+    agent::{Agent, Flags},
     container::{HostAt, Place as _},
     docker::{Docker, DockerContainer},
+    dump::{Counters, PeerEntry, Share},
     lab::Lab,
     probe,
     reach::{self, Effort, Reached},

@@ -5,8 +5,9 @@ use std::{net::Ipv4Addr, sync::Arc};
 use anyhow::{Context as _, Result};
 
 use crate::{
-    agent::{Agent, Counters, Flags, Share},
+    agent::{Agent, Flags},
     container::{Container, HostAt, add_bridge},
+    dump::{Counters, Share},
     host::Host,
     kernel_host::KernelHost,
     lab::Lab,

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, ensure};
 use weft_tests::{
-    agent::{PeerEntry, Share},
+    dump::{PeerEntry, Share},
     lab::Lab,
     reach::{self, Effort, Reached},
     walkthrough::{Download, Masquerade, Walk},

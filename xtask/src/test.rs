@@ -12,12 +12,12 @@ use serde_json::Value;
 
 use crate::{
     shell,
-    toolchain::{Lock, Object, target},
+    toolchain::{Lock, Object, root, target},
 };
 
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct Options {
-    /// Only what needs no root: units, properties, contracts.
+    /// Units, properties, contracts and trial runs, without the namespace suites.
     #[arg(long, conflicts_with = "suite")]
     unit: bool,
     /// Only these namespace suites, by the name of their file in tests/tests.
@@ -27,20 +27,23 @@ pub(crate) struct Options {
     filter: Option<String>,
 }
 
-/// Test targets that run anywhere, as words for cargo.
+/// Crates whose tests run as anybody, as words for cargo.
 const UNITS: &[&[&str]] = &[
     &["-p", "xtask"],
     &["-p", "weft-common"],
-    &["-p", "weft-ebpf", "--lib"],
-    &["-p", "weft", "--features", "fakes"],
     &["-p", "weft-tests", "--lib"],
 ];
+
+/// The agent's tests load programs and make namespaces. Those of the programs are among them: what
+/// runs in the kernel is tested in the kernel.
+const AGENT: &[&str] = &["-p", "weft", "--features", "fakes"];
 
 pub(crate) fn run(lock: Lock, options: &Options) -> Result<()> {
     if options.suite.is_empty() {
         for words in UNITS {
             unit(lock, words, options)?;
         }
+        agent(lock, options)?;
     }
     if options.unit {
         Ok(())
@@ -55,10 +58,23 @@ fn unit(lock: Lock, words: &[&str], options: &Options) -> Result<()> {
     counted(&mut command, options)
 }
 
+/// Built as the user, run as root.
+fn agent(lock: Lock, options: &Options) -> Result<()> {
+    for suite in build_suites(lock, AGENT)? {
+        let mut command = shell::as_root(&suite.program);
+        // Where cargo would run them.
+        command
+            .current_dir(root().join("agent"))
+            .args(&options.filter);
+        counted(&mut command, options)?;
+    }
+    Ok(())
+}
+
 /// The suites that need root: built as the user, run as root.
 fn namespaces(lock: Lock, options: &Options) -> Result<()> {
     let weft = build_agent(lock)?;
-    let suites = build_suites(lock)?;
+    let suites = build_suites(lock, &["-p", "weft-tests", "--test", "*"])?;
     for wanted in &options.suite {
         ensure!(
             suites.iter().any(|suite| suite.name == *wanted),
@@ -96,27 +112,31 @@ struct Suite {
     program: OsString,
 }
 
-fn build_suites(lock: Lock) -> Result<Vec<Suite>> {
+fn build_suites(lock: Lock, words: &[&str]) -> Result<Vec<Suite>> {
     let mut cargo = lock.cargo(Object::Real, "test");
-    cargo.args(["-p", "weft-tests", "--test", "*", "--no-run"]);
+    cargo.args(words).arg("--no-run");
     cargo.args(["--message-format", "json-render-diagnostics"]);
     println!("$ {}", shell::line(&cargo));
     let messages = shell::output(&mut cargo)?;
     let suites: Vec<_> = messages.lines().filter_map(suite).collect();
-    ensure!(!suites.is_empty(), "cargo built no namespace suite");
+    ensure!(!suites.is_empty(), "{} built no suite", shell::line(&cargo));
     Ok(suites)
 }
 
+/// A test program, from one of cargo's messages; the `weft` binary holds no tests of its own.
 fn suite(message: &str) -> Option<Suite> {
     let message: Value = serde_json::from_str(message).ok()?;
     let program = message.get("executable")?.as_str()?.into();
+    if message.pointer("/profile/test")? != true {
+        return None;
+    }
     let target = message.get("target")?;
-    let is_test = target
+    let is_binary = target
         .get("kind")?
         .as_array()?
         .iter()
-        .any(|kind| kind == "test");
-    is_test.then_some(Suite {
+        .any(|kind| kind == "bin");
+    (!is_binary).then_some(Suite {
         name: target.get("name")?.as_str()?.to_owned(),
         program,
     })
@@ -166,9 +186,17 @@ mod tests {
 
     #[test]
     fn a_suite_is_read_from_cargos_messages() {
-        let line = r#"{"reason":"compiler-artifact","target":{"kind":["test"],"name":"lab"},"executable":"/t/lab-1"}"#;
-        assert_eq!(suite(line).map(|suite| suite.name).as_deref(), Some("lab"));
-        let lib = r#"{"reason":"compiler-artifact","target":{"kind":["lib"],"name":"x"},"executable":null}"#;
-        assert!(suite(lib).is_none());
+        let artifact = |kind: &str, test: bool, executable: &str| {
+            let target = format!(r#""target":{{"kind":["{kind}"],"name":"lab"}}"#);
+            suite(&format!(
+                r#"{{{target},"profile":{{"test":{test}}},"executable":{executable}}}"#
+            ))
+        };
+        let found = artifact("test", true, r#""/t/lab-1""#);
+        assert_eq!(found.map(|suite| suite.name).as_deref(), Some("lab"));
+        assert!(artifact("lib", true, r#""/t/lab-1""#).is_some());
+        assert!(artifact("bin", true, r#""/t/lab-1""#).is_none());
+        assert!(artifact("bin", false, r#""/t/lab-1""#).is_none());
+        assert!(artifact("lib", false, "null").is_none());
     }
 }
