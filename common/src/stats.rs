@@ -128,6 +128,8 @@ reasons! {
     Untracked = 33, "untracked", Recorded;
     /// No flow between a container of ours and a peer's subnet.
     NoFlow = 34, "no_flow", Recorded;
+    /// A port's program has passed the packet on: the bridge's leaves it alone.
+    PortPassed = 35, "port_passed", Passed;
 }
 
 macro_rules! hooks {

@@ -27,20 +27,30 @@ pub fn receiver(
     available: u32,
     transport: usize,
 ) -> Result<&'static EndpointEntry, Reason> {
-    if maps::is_local(ip.destination()) {
-        return Err(Reason::HostTraffic);
-    }
     ip.require_plain(available)?;
     if settings.flags & FAST_PATH == 0 {
-        return Err(Reason::FastPathOff);
+        return Err(unknown(ip.destination(), Reason::FastPathOff));
     }
-    let endpoint = maps::endpoint(ip.destination()).ok_or(Reason::NoEndpoint)?;
+    let Some(endpoint) = maps::endpoint(ip.destination()) else {
+        return Err(unknown(ip.destination(), Reason::NoEndpoint));
+    };
     let segment = segment_len(packet, ip, transport).ok_or(Reason::OtherAggregate)?;
     if segment > endpoint.bridge_mtu {
         return Err(Reason::TooBig);
     }
     require_unrecorded(packet, ip, transport, Local::Destination)?;
     Ok(endpoint)
+}
+
+/// Why a packet of this address is not taken: the host's own are never endpoints, so they are asked
+/// for last.
+#[inline(always)]
+pub fn unknown(address: [u8; 4], otherwise: Reason) -> Reason {
+    if maps::is_local(address) {
+        Reason::HostTraffic
+    } else {
+        otherwise
+    }
 }
 
 /// Addresses the bare packet to the container, takes one hop off and puts it there.

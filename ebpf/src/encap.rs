@@ -9,6 +9,7 @@ use weft_common::{
 };
 
 use crate::{
+    deliver,
     flow::{Local, require_unrecorded},
     guard, maps,
     packet::{Packet, random},
@@ -56,8 +57,8 @@ fn take(packet: &Packet<'_>, place: Place, overlay: &mut bool) -> Result<Verdict
     let ip = frame.ip();
     let peer = maps::peer_of(ip.destination()).ok_or(Reason::NotOverlay)?;
     *overlay = true;
-    if maps::is_local(ip.source()) {
-        return Err(Reason::HostTraffic);
+    if place == Place::Bridge && packet.tc_index() == PASSED_OVERLAY {
+        return Err(Reason::PortPassed);
     }
     if !guard::is_ours(settings, ip.source()) {
         return Err(Reason::ForeignSource);
@@ -75,15 +76,19 @@ fn take(packet: &Packet<'_>, place: Place, overlay: &mut bool) -> Result<Verdict
     if peer.flags & PEER_FAST == 0 {
         return Err(Reason::PeerKernelOnly);
     }
-    let endpoint = maps::endpoint(ip.source()).ok_or(Reason::NoSourceEndpoint)?;
+    let Some(endpoint) = maps::endpoint(ip.source()) else {
+        return Err(deliver::unknown(ip.source(), Reason::NoSourceEndpoint));
+    };
+    // What the stack rewrote between port and bridge has no note of the port's program.
+    if place == Place::Bridge && endpoint.flags & ENDPOINT_HOOKED != 0 {
+        return Err(Reason::PortPassed);
+    }
     if frame.destination_mac() != endpoint.bridge_mac {
         return Err(Reason::OtherMac);
     }
     let in_place = match place {
         Place::Port => endpoint.ifindex == packet.ifindex(),
-        Place::Bridge => {
-            endpoint.bridge == packet.ifindex() && endpoint.flags & ENDPOINT_HOOKED == 0
-        }
+        Place::Bridge => endpoint.bridge == packet.ifindex(),
     };
     if !in_place || frame.source_mac() != endpoint.mac {
         return Err(Reason::WrongPort);

@@ -206,6 +206,6 @@ fn the_bridge_takes_for_a_port_without_a_program() {
         assert_eq!(out, expected(&packet, (BRIDGE_MAC, PLAIN_MAC), 0, &out));
         // What has a program at its port was judged there.
         let (reason, _) = world.trial(Hook::FromBridge, At::Bridge, &from_box(&outgoing()), 0);
-        assert_eq!(reason, Reason::WrongPort);
+        assert_eq!(reason, Reason::PortPassed);
     });
 }

@@ -21,7 +21,12 @@ pub(super) const TREE: &[TreeRule] = &[code_map];
 const CONFINED: &[(&[&str], &[&str])] = &[
     (
         &["aya::", "aya_"],
-        &["agent/src/datapath/ebpf/", "common/src/pod.rs", "ebpf/"],
+        &[
+            "agent/src/datapath/ebpf/",
+            "agent/tests/",
+            "common/src/pod.rs",
+            "ebpf/",
+        ],
     ),
     (&["etcd_client"], &["agent/src/store/etcd/", "agent/tests/"]),
     (

@@ -78,7 +78,7 @@ fn of_containers() {
 
 #[test]
 fn of_bridges() {
-    check(outward::cases(&outward::BRIDGE));
+    check(outward::bridge_cases());
 }
 
 #[test]
@@ -200,13 +200,17 @@ fn possible(hook: Hook) -> Vec<Reason> {
             &[Recorded, RecordedNat, RecordFailed, Untracked, NoFlow],
         ),
     };
-    [&everywhere, plain, own].concat()
+    let mut possible = [&everywhere, plain, own].concat();
+    if hook == Hook::FromBridge {
+        possible.push(PortPassed);
+    }
+    possible
 }
 
 #[test]
 fn every_reason_has_a_case_at_every_hook_that_knows_it() {
     let mut cases = outward::cases(&outward::PORT);
-    cases.extend(outward::cases(&outward::BRIDGE));
+    cases.extend(outward::bridge_cases());
     cases.extend(uplink::cases());
     cases.extend(guard::cases());
     cases.extend(overlay::cases());

@@ -92,6 +92,20 @@ pub fn cases(s: &Sender) -> Vec<Case> {
         .collect()
 }
 
+/// The bridge's, and what only it meets.
+pub fn bridge_cases() -> Vec<Case> {
+    let mut cases = cases(&BRIDGE);
+    let judged = Case::new(
+        "what a port's program has judged",
+        BRIDGE.hook,
+        BRIDGE.at,
+        Reason::PortPassed,
+        PORT.frame(&PORT.packet()),
+    );
+    cases.push(judged);
+    cases
+}
+
 /// `packet` with another size of its payload, so that it is `len` bytes.
 fn sized(packet: Ip, len: usize) -> Ip {
     packet.but(|ip| ip.payload = udp(40000, 53, &vec![7; len - 28]))
