@@ -23,6 +23,8 @@ mod lengths;
 mod packets;
 #[path = "programs/random.rs"]
 mod random;
+#[path = "programs/tagged.rs"]
+mod tagged;
 #[path = "programs/way_in.rs"]
 mod way_in;
 #[path = "programs/way_out.rs"]

@@ -11,7 +11,7 @@ use weft_common::{
 use crate::{
     deliver, guard, maps,
     packet::Packet,
-    parse::{Frame, HEADERS, Ipv4},
+    parse::{Frame, HEADERS, Ipv4, require_untagged},
     verdict::Verdict,
 };
 
@@ -102,7 +102,8 @@ fn take(
         inner.source(),
         inner.destination(),
     )?;
-    // The guard comes first: the stack takes what goes to many, too.
+    // The guard comes first: the stack takes a tag of VLAN 0, and what goes to many, too.
+    require_untagged(packet)?;
     if !packet.is_for_host() || tunnel[16..22] != settings.vtep_mac {
         return Err(Reason::OtherMac);
     }

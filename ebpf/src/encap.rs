@@ -13,7 +13,7 @@ use crate::{
     flow::{Local, require_unrecorded},
     guard, maps,
     packet::{Packet, random},
-    parse::{Frame, HEADERS, segment_len},
+    parse::{Frame, HEADERS, require_untagged, segment_len},
     record::{Tracking, tracking_of},
     verdict::Verdict,
 };
@@ -54,6 +54,7 @@ fn take(packet: &Packet<'_>, place: Place, overlay: &mut bool) -> Result<Verdict
         return Err(Reason::NotReady);
     }
     let frame = Frame::read(packet)?;
+    require_untagged(packet)?;
     let ip = frame.ip();
     let peer = maps::peer_of(ip.destination()).ok_or(Reason::NotOverlay)?;
     *overlay = true;

@@ -5,7 +5,7 @@ use weft_common::{endpoint::ENDPOINT_PEER, stats::Reason, wire::ETH_LEN};
 use crate::{
     deliver, guard, maps,
     packet::Packet,
-    parse::{Frame, HEADERS},
+    parse::{Frame, HEADERS, require_untagged},
     verdict::Verdict,
 };
 
@@ -25,7 +25,8 @@ pub fn from_overlay(packet: &Packet<'_>) -> Result<Verdict, Reason> {
         return Err(Reason::BadHeader);
     }
     guard::admit_decapsulated(settings, ip.source(), ip.destination())?;
-    // The guard comes first: the stack takes what goes to many, too.
+    // The guard comes first: the stack takes a tag of VLAN 0, and what goes to many, too.
+    require_untagged(packet)?;
     if !packet.is_for_host() {
         return Err(Reason::OtherMac);
     }

@@ -19,14 +19,12 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// Reads the headers at the start of the packet.
+    /// Reads the headers at the start of the packet. A tag is not among them: it travels beside
+    /// the packet, and the stack may take what carries one ([`require_untagged`]).
     #[inline(always)]
     pub fn read(packet: &Packet<'_>) -> Result<Self, Reason> {
         if packet.protocol() != IPV4_PROTOCOL {
             return Err(Reason::NotIpv4);
-        }
-        if packet.has_vlan() {
-            return Err(Reason::Vlan);
         }
         let bytes = packet.read::<HEADERS>(0).ok_or(Reason::BadHeader)?;
         Ok(Self { bytes })
@@ -53,6 +51,15 @@ impl Frame {
         bytes.copy_from_slice(&self.bytes[ETH_LEN..]);
         Ipv4 { bytes }
     }
+}
+
+/// Refuses what carries a VLAN tag: the fast path would lose it.
+#[inline(always)]
+pub fn require_untagged(packet: &Packet<'_>) -> Result<(), Reason> {
+    if packet.has_vlan() {
+        return Err(Reason::Vlan);
+    }
+    Ok(())
 }
 
 /// An IPv4 header without its options.

@@ -13,7 +13,7 @@ use crate::{
     flow::{Kind, Local, key_of},
     guard, maps,
     packet::{Packet, kernel_word},
-    parse::{Frame, HEADERS},
+    parse::{Frame, HEADERS, require_untagged},
 };
 
 /// `IPS_SRC_NAT` and `IPS_DST_NAT` of `enum ip_conntrack_status`.
@@ -73,6 +73,7 @@ fn record(packet: &Packet<'_>, local: Local) -> Result<Reason, Reason> {
         return Err(Reason::NotReady);
     }
     let frame = Frame::read(packet)?;
+    require_untagged(packet)?;
     let ip = frame.ip();
     let (ours, theirs) = match local {
         Local::Source => (ip.source(), ip.destination()),

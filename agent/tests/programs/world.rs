@@ -72,15 +72,18 @@ impl World {
         world
     }
 
-    pub fn ifindex(at: At) -> u32 {
-        let name = match at {
+    pub fn name(at: At) -> &'static str {
+        match at {
             At::Uplink => "up0",
             At::BoxPort => "port0",
             At::PlainPort => "port1",
             At::Bridge => "br0",
             At::Overlay => "over0",
-        };
-        if_nametoindex(name).unwrap()
+        }
+    }
+
+    pub fn ifindex(at: At) -> u32 {
+        if_nametoindex(Self::name(at)).unwrap()
     }
 
     pub fn put(&mut self, op: DatapathOp) {

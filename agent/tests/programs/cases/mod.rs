@@ -113,7 +113,7 @@ fn of_the_recorders_where_conntrack_cannot_be_read() {
 const OUT_OF_REACH: &[(Reason, &str)] = &[
     (
         Reason::Vlan,
-        "the kernel takes tags off only in the receive path",
+        "the kernel takes tags off only on real devices: see `tagged`",
     ),
     (
         Reason::Recorded,
