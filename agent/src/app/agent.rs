@@ -12,9 +12,10 @@ use tracing::{info, warn};
 use super::{
     Failure,
     firewall::{self, RulesState},
-    lock,
+    ground, lock,
     prepare::{self, Movers},
-    tell,
+    report::tell,
+    subnet_file::SubnetFile,
 };
 use crate::{
     admin::{
@@ -135,7 +136,7 @@ async fn serve(
         info!("turned net.ipv4.ip_forward on");
     }
 
-    let ground = tell::ground(&network, &lease, &underlay, &movers, &uplink.name, vtep_mac);
+    let ground = ground::ground(&network, &lease, &underlay, &movers, &uplink.name, vtep_mac);
     told.send_replace(Status {
         components: vec![Component::bad("start", "programming")],
         ..ground.clone()
@@ -179,12 +180,11 @@ async fn serve(
         .map_err(|error| privileged(&error))?;
     let events = conntrack_events(datapath.is_some());
     let (report, reported) = watch::channel(Report::default());
-    let env = tell::subnet_file(config.masquerade, &network, &lease, &underlay)?;
-    tasks.spawn(tell::tell(
+    let env = ground::subnet_env(config.masquerade, &network, &lease, &underlay)?;
+    tasks.spawn(tell(
         told.clone(),
         ground,
-        config.subnet_file.clone(),
-        env,
+        SubnetFile::new(config.subnet_file.clone(), env),
         reported,
         own_lease,
         rules,

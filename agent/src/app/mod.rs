@@ -13,10 +13,11 @@ use crate::{
 mod agent;
 mod cleanup;
 mod firewall;
+mod ground;
 mod lock;
 mod prepare;
 mod report;
-mod tell;
+mod subnet_file;
 mod verbs;
 
 /// Why `weft run` ends other than asked.

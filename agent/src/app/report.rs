@@ -1,6 +1,12 @@
 //! Puts what the tasks tell together to one status.
 
-use super::firewall::RulesState;
+use tokio::sync::watch;
+use tracing::info;
+
+use super::{
+    firewall::RulesState,
+    subnet_file::{FileState, SubnetFile},
+};
 use crate::{
     admin::status::{Component, Ignored, Status},
     reconcile::{renewal::OwnLease, run::Report},
@@ -15,8 +21,48 @@ pub struct Told {
     pub lease: OwnLease,
     /// The rules.
     pub rules: RulesState,
-    /// `subnet.env`: its path, or why it is not there.
-    pub subnet_file: Result<String, String>,
+    /// `subnet.env`.
+    pub subnet_file: FileState,
+}
+
+/// Puts the status together whenever a task tells something. `subnet.env` is written after the
+/// first complete pass: whoever starts by it finds the overlay in place. It is looked at after
+/// every later one.
+pub async fn tell(
+    told: watch::Sender<Status>,
+    ground: Status,
+    mut file: SubnetFile,
+    mut report: watch::Receiver<Report>,
+    mut lease: watch::Receiver<OwnLease>,
+    mut rules: watch::Receiver<RulesState>,
+) {
+    let mut was_ready = false;
+    loop {
+        let report_now = report.borrow_and_update().clone();
+        if report_now.complete {
+            file.keep(None);
+        }
+        let now = Told {
+            report: report_now,
+            lease: lease.borrow_and_update().clone(),
+            rules: rules.borrow_and_update().clone(),
+            subnet_file: file.state().clone(),
+        };
+        let status = status(&ground, &now);
+        if status.ready != was_ready {
+            was_ready = status.ready;
+            info!(ready = status.ready, peers = status.peers, "state changed");
+        }
+        told.send_replace(status);
+        let ended = tokio::select! {
+            changed = report.changed() => changed.is_err(),
+            changed = lease.changed() => changed.is_err(),
+            changed = rules.changed() => changed.is_err(),
+        };
+        if ended {
+            return;
+        }
+    }
 }
 
 /// The status, on the ground of what does not change.
