@@ -93,6 +93,11 @@ impl FakeHost {
         result
     }
 
+    /// Looks at the host, and tells nobody.
+    pub fn edit_quietly<R>(&self, edit: impl FnOnce(&mut ObservedHost) -> R) -> R {
+        edit(&mut self.lock().host)
+    }
+
     /// The `nth` application from now fails with that errno; the next one is the first.
     pub fn fail_apply(&self, nth: u64, errno: i32) {
         let mut state = self.lock();
@@ -108,6 +113,12 @@ impl FakeHost {
     /// What conntrack answers from now on.
     pub fn set_connections(&self, answer: Result<Vec<Tracked>, i32>) {
         self.lock().connections = answer;
+    }
+
+    /// Attempts to apply something so far, failed ones included.
+    #[must_use]
+    pub fn attempts(&self) -> u64 {
+        self.lock().attempts
     }
 
     /// Route lookups so far.
