@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{
-    lease::{Backend, Lease},
+    lease::{Backend, Lease, Revision},
     net::{IfIndex, Mac, Subnet},
 };
 
@@ -16,6 +16,8 @@ pub struct Peer {
     pub vtep_addr: IpAddr,
     /// Its VTEP MAC.
     pub vtep_mac: Mac,
+    /// When its lease was written.
+    pub written: Revision,
 }
 
 impl Peer {
@@ -27,6 +29,7 @@ impl Peer {
                 subnet: lease.subnet,
                 vtep_addr: lease.attrs.public_ip,
                 vtep_mac: *vtep_mac,
+                written: lease.modified,
             }),
             Backend::Other(_) => None,
         }

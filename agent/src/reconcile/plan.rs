@@ -1,13 +1,15 @@
 //! What to do: one pure function from the wanted and the observed state to operations in order.
 
+mod datapath;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
 };
 
 use ipnet::IpNet;
-use weft_common::stats::Hook;
 
+pub use self::datapath::records;
 use super::desired::Desired;
 use crate::{
     datapath::{DatapathOp, DatapathState},
@@ -27,8 +29,10 @@ const PROTOCOL_KERNEL: u8 = 2;
 pub struct Plan {
     /// Links, addresses, neighbours, forwarding entries, routes.
     pub host: Vec<HostOp>,
-    /// Maps, then programs.
+    /// Maps and programs.
     pub datapath: Vec<DatapathOp>,
+    /// The device is not there, or not up: what hangs on it is for the next round.
+    pub partial: bool,
 }
 
 impl Plan {
@@ -43,29 +47,34 @@ impl Plan {
 /// this host) the kernel path alone is planned for.
 #[must_use]
 pub fn plan(desired: &Desired, host: &ObservedHost, datapath: Option<&DatapathState>) -> Plan {
+    let (host, partial) = plan_host(desired, host);
+    let mut datapath = datapath
+        .map(|seen| datapath::plan(&desired.datapath, seen))
+        .unwrap_or_default();
+    if partial {
+        // What leaves the stack is recorded at the device: nothing may be taken before.
+        datapath.retain(|op| !matches!(op, DatapathOp::Attach(at) if !records(at.hook)));
+    }
     Plan {
-        host: plan_host(desired, host),
-        datapath: datapath
-            .map(|seen| plan_datapath(&desired.datapath, seen))
-            .unwrap_or_default(),
+        host,
+        datapath,
+        partial,
     }
 }
 
-fn plan_host(desired: &Desired, host: &ObservedHost) -> Vec<HostOp> {
+fn plan_host(desired: &Desired, host: &ObservedHost) -> (Vec<HostOp>, bool) {
     let wanted = &desired.device;
     let Some(link) = host.link_named(&wanted.name) else {
-        return vec![HostOp::CreateVxlan(wanted.clone())];
+        return (vec![HostOp::CreateVxlan(wanted.clone())], true);
     };
     if !fits(link, wanted) {
         // The entries hang on the device: they are planned anew once the new one is there.
         let name = link.name.clone();
-        return vec![
-            HostOp::DeleteLink {
-                link: link.index,
-                name,
-            },
-            HostOp::CreateVxlan(wanted.clone()),
-        ];
+        let remove = HostOp::DeleteLink {
+            link: link.index,
+            name,
+        };
+        return (vec![remove, HostOp::CreateVxlan(wanted.clone())], true);
     }
     let mut ops = Vec::new();
     if link.mtu != wanted.mtu {
@@ -78,11 +87,11 @@ fn plan_host(desired: &Desired, host: &ObservedHost) -> Vec<HostOp> {
     if !link.up {
         ops.push(HostOp::SetUp(link.index));
         // Routes need a device that is up.
-        return ops;
+        return (ops, true);
     }
     plan_peers(desired, host, link.index, &mut ops);
     plan_managed(desired, host, &mut ops);
-    ops
+    (ops, false)
 }
 
 /// Whether a device that is there can be adopted. Its MAC is adopted before, so a difference means
@@ -110,7 +119,10 @@ fn plan_peers(desired: &Desired, host: &ObservedHost, link: IfIndex, ops: &mut V
     let mut neighbours = BTreeMap::new();
     let mut tunnels = BTreeMap::new();
     let mut routes = BTreeSet::new();
-    for peer in desired.peers.values() {
+    // Where two leases want the same entry, as after a node's address changed, the newer has it.
+    let mut peers: Vec<_> = desired.peers.values().collect();
+    peers.sort_by_key(|peer| peer.written);
+    for peer in peers {
         let via = peer.subnet.net().network();
         neighbours.insert(via, peer.vtep_mac);
         tunnels.insert(
@@ -130,10 +142,12 @@ fn plan_peers(desired: &Desired, host: &ObservedHost, link: IfIndex, ops: &mut V
         });
     }
 
+    let places: BTreeSet<_> = routes.iter().map(place).collect();
     let stale_routes = host.routes.iter().filter(|route| {
-        route.link == link && route.protocol != PROTOCOL_KERNEL && !routes.contains(*route)
-            // The same prefix wanted otherwise is replaced, not removed.
-            && !routes.iter().any(|wanted| wanted.destination == route.destination)
+        route.link == link
+            && route.protocol != PROTOCOL_KERNEL
+            // What is wanted otherwise in the same place is replaced, not removed.
+            && !places.contains(&place(route))
     });
     ops.extend(stale_routes.map(|route| HostOp::DeleteRoute(*route)));
     for ((owner, addr), entry) in &host.neighbours {
@@ -166,6 +180,11 @@ fn plan_peers(desired: &Desired, host: &ObservedHost, link: IfIndex, ops: &mut V
             ops.push(HostOp::PutRoute(route));
         }
     }
+}
+
+/// What a new route takes the place of.
+fn place(route: &Route) -> (IpNet, u32) {
+    (route.destination, route.metric)
 }
 
 /// Live endpoints' neighbours are kept fresh by the kernel; others no longer.
@@ -208,97 +227,4 @@ fn is_in(own: IpNet, addr: &IpAddr, desired: &Desired) -> bool {
             }
             _ => false,
         })
-}
-
-fn plan_datapath(wanted: &DatapathState, seen: &DatapathState) -> Vec<DatapathOp> {
-    let mut ops = Vec::new();
-    // An endpoint that is gone must not be delivered to for one packet more than needed.
-    gone(
-        &wanted.endpoints,
-        &seen.endpoints,
-        &mut ops,
-        DatapathOp::DeleteEndpoint,
-    );
-    gone(&wanted.peers, &seen.peers, &mut ops, DatapathOp::DeletePeer);
-    gone(&wanted.vteps, &seen.vteps, &mut ops, DatapathOp::DeleteVtep);
-
-    // Who may speak, and what is the host's own, before the settings make the guard judge.
-    put(&wanted.locals, &seen.locals, &mut ops, DatapathOp::PutLocal);
-    put(&wanted.vteps, &seen.vteps, &mut ops, DatapathOp::PutVtep);
-    put(&wanted.peers, &seen.peers, &mut ops, DatapathOp::PutPeer);
-    if let Some(settings) = wanted.settings
-        && wanted.settings != seen.settings
-    {
-        ops.push(DatapathOp::PutSettings(settings));
-    }
-    put(
-        &wanted.endpoints,
-        &seen.endpoints,
-        &mut ops,
-        DatapathOp::PutEndpoint,
-    );
-    gone(
-        &wanted.locals,
-        &seen.locals,
-        &mut ops,
-        DatapathOp::DeleteLocal,
-    );
-
-    let mut attach: Vec<_> = wanted
-        .attachments
-        .difference(&seen.attachments)
-        .cloned()
-        .collect();
-    attach.sort_by_key(|at| !records(at.hook));
-    ops.extend(attach.into_iter().map(DatapathOp::Attach));
-    let mut detach: Vec<_> = seen
-        .attachments
-        .difference(&wanted.attachments)
-        // A renamed device: attaching anew has replaced it.
-        .filter(|at| {
-            !wanted
-                .attachments
-                .iter()
-                .any(|new| (new.hook, new.link) == (at.hook, at.link))
-        })
-        .cloned()
-        .collect();
-    detach.sort_by_key(|at| records(at.hook));
-    ops.extend(detach.into_iter().map(DatapathOp::Detach));
-    ops
-}
-
-/// Whether a program only notes the stack's flows. Those are attached before the ones that take
-/// packets, and detached after them.
-#[must_use]
-pub const fn records(hook: Hook) -> bool {
-    match hook {
-        Hook::ToContainer | Hook::ToOverlay => true,
-        Hook::FromContainer | Hook::FromBridge | Hook::FromUplink | Hook::FromOverlay => false,
-    }
-}
-
-fn gone<K: Ord + Copy, V>(
-    wanted: &BTreeMap<K, V>,
-    seen: &BTreeMap<K, V>,
-    ops: &mut Vec<DatapathOp>,
-    op: impl Fn(K) -> DatapathOp,
-) {
-    ops.extend(
-        seen.keys()
-            .filter(|key| !wanted.contains_key(key))
-            .map(|key| op(*key)),
-    );
-}
-
-fn put<K: Ord + Copy, V: Copy + PartialEq>(
-    wanted: &BTreeMap<K, V>,
-    seen: &BTreeMap<K, V>,
-    ops: &mut Vec<DatapathOp>,
-    op: impl Fn(K, V) -> DatapathOp,
-) {
-    let changed = wanted
-        .iter()
-        .filter(|(key, value)| seen.get(key) != Some(value));
-    ops.extend(changed.map(|(key, value)| op(*key, *value)));
 }
