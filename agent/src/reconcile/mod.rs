@@ -3,6 +3,7 @@
 pub mod desired;
 pub mod flowkeeper;
 pub mod flows;
+pub mod hops;
 pub mod leases;
 pub mod plan;
 pub mod renewal;
