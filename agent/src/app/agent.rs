@@ -24,15 +24,15 @@ use crate::{
     },
     config::Config,
     datapath::ebpf::EbpfDatapath,
-    endpoints::Endpoints,
     firewall::FirewallConfig,
     model::{lease::Lease, network::NetworkConfig},
     netlink::{Netlink as _, conntrack, kernel::Rtnetlink},
     reconcile::{
-        flowkeeper::FlowKeeper,
         leases::{self, StoreNews},
+        pass::Memory,
         renewal::{OwnLease, Renewal},
         run::{Reconciler, Report},
+        underlay::{Underlay, UplinkWatch},
     },
     store::{LeaseStore as _, etcd::EtcdStore},
     sysctl::Sysctls,
@@ -117,7 +117,7 @@ async fn serve(
     .await?;
     let _lock = lock::take(network.vni).map_err(Failure::Usage)?;
 
-    let underlay = prepare::underlay(&uplink, &network);
+    let underlay = Underlay::new(&uplink, &network);
     let host = netlink
         .observe()
         .await
@@ -196,15 +196,15 @@ async fn serve(
         network,
         own: lease.subnet,
         vtep_mac,
-        underlay,
+        uplink: UplinkWatch {
+            request: config.uplink.clone(),
+            can_reach: config.can_reach,
+            uplink,
+        },
+        sysctls,
         kernel,
         fast_path,
-        flows: FlowKeeper::default(),
-        leases: crate::model::lease::Snapshot::default(),
-        endpoints: Endpoints::new(),
-        unhooked: std::collections::BTreeSet::new(),
-        swept: false,
-        operations: 0,
+        memory: Memory::default(),
     };
     let key_of = move |subnet| store.key_of(subnet);
     reconciler

@@ -11,7 +11,7 @@ use crate::{
         network::NetworkConfig,
     },
     outputs::subnet_env::SubnetEnv,
-    reconcile::desired::Underlay,
+    reconcile::underlay::Underlay,
 };
 
 /// What does not change while the agent runs.

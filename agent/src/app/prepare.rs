@@ -17,7 +17,10 @@ use crate::{
     },
     netlink::{LinkKind, Netlink, ObservedHost},
     outputs::subnet_env,
-    reconcile::desired::{KernelDefaults, Underlay},
+    reconcile::{
+        desired::KernelDefaults,
+        underlay::{Underlay, with_route},
+    },
     store::{LeaseStore, StoreError},
     sysctl::Sysctls,
     uplink::{self, Uplink},
@@ -65,27 +68,15 @@ pub async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(
 pub async fn uplink(config: &Config, netlink: &impl Netlink) -> Result<Uplink, Failure> {
     let failed = |error: crate::netlink::NetlinkError| Failure::Bug(error.to_string());
     let host = netlink.observe().await.map_err(failed)?;
-    let mut request = config.uplink.clone();
-    if let Some(target) = config.can_reach {
-        let found = netlink.route_to(target).await.map_err(failed)?;
-        request.can_reach = found.and_then(|(hop, source)| Some((hop.link, source?)));
-        if request.can_reach.is_none() && request.ifaces.is_empty() {
-            return Err(Failure::Usage(format!(
-                "--iface-can-reach {target}: no route leads there"
-            )));
-        }
-    }
+    let request = with_route(&config.uplink, config.can_reach, netlink)
+        .await
+        .map_err(failed)?
+        .ok_or_else(|| {
+            let target = config.can_reach.map(|target| target.to_string());
+            let target = target.unwrap_or_default();
+            Failure::Usage(format!("--iface-can-reach {target}: no route leads there"))
+        })?;
     uplink::choose(&host, &request).map_err(|error| Failure::Usage(error.to_string()))
-}
-
-/// The underlay out of uplink and network config.
-pub fn underlay(uplink: &Uplink, network: &NetworkConfig) -> Underlay {
-    Underlay {
-        link: uplink.link,
-        address: uplink.public_ip,
-        mtu: network.underlay_mtu.map_or(uplink.mtu, |mtu| mtu.get()),
-        ethernet: uplink.ethernet,
-    }
 }
 
 /// The MAC of our device: the one that is there, else the one that our lease names, else a new one.

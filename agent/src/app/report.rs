@@ -40,7 +40,7 @@ pub async fn tell(
     loop {
         let report_now = report.borrow_and_update().clone();
         if report_now.complete {
-            file.keep(None);
+            file.keep(report_now.overlay_mtu);
         }
         let now = Told {
             report: report_now,
@@ -92,6 +92,11 @@ pub fn status(ground: &Status, told: &Told) -> Status {
             [] => Component::bad("reconcile", "no complete pass yet"),
             failures => Component::bad("reconcile", failures.join("; ")),
         },
+        match (&report.uplink_wrong, &report.uplink) {
+            (Some(why), _) => Component::bad("uplink", why),
+            (None, Some(uplink)) => Component::good("uplink", &uplink.name),
+            (None, None) => Component::bad("uplink", "not looked at yet"),
+        },
         match rules {
             Ok(detail) => Component::good("firewall", detail),
             Err(why) => Component::bad("firewall", why),
@@ -115,6 +120,11 @@ pub fn status(ground: &Status, told: &Told) -> Status {
     Status {
         ready: held && report.complete && subnet_file.is_ok(),
         components,
+        uplink: match &report.uplink {
+            Some(uplink) => Some(uplink.name.clone()),
+            None => ground.uplink.clone(),
+        },
+        mtu: report.overlay_mtu.or(ground.mtu),
         peers: report.peers,
         endpoints: report.endpoints,
         ignored: report

@@ -13,6 +13,7 @@ use weft_common::{
     wire::OVERHEAD,
 };
 
+use super::underlay::Underlay;
 use crate::{
     datapath::{Attachment, DatapathState},
     endpoints::{self, Endpoints},
@@ -24,28 +25,6 @@ use crate::{
     },
     netlink::{ObservedHost, VxlanAttrs, VxlanDevice},
 };
-
-/// The interface that carries the underlay, and the address on it that peers know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Underlay {
-    /// The interface.
-    pub link: IfIndex,
-    /// Our VTEP address.
-    pub address: Ipv4Addr,
-    /// MTU of the interface, or what the network config says instead.
-    pub mtu: u32,
-    /// Whether the interface has Ethernet headers: without them our hook cannot sit there.
-    pub ethernet: bool,
-}
-
-impl Underlay {
-    /// MTU of the overlay.
-    #[must_use]
-    pub fn overlay_mtu(&self) -> u32 {
-        self.mtu
-            .saturating_sub(u32::try_from(OVERHEAD).unwrap_or(u32::MAX))
-    }
-}
 
 /// What the programs copy from the kernel's own tunnels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,12 +54,19 @@ pub struct View<'a> {
     pub hops: &'a BTreeMap<IpAddr, Hop>,
     /// Local containers.
     pub endpoints: &'a Endpoints,
-    /// Ports at which our programs could not be attached.
-    pub unhooked: &'a BTreeSet<IfIndex>,
+    /// Where our programs could not be attached.
+    pub unhooked: &'a BTreeSet<(Hook, IfIndex)>,
     /// Kernel defaults.
     pub kernel: KernelDefaults,
     /// Whether packets may be taken.
     pub fast_path: bool,
+}
+
+impl View<'_> {
+    /// Whether a program could not be attached there.
+    fn fails(&self, hook: Hook, link: IfIndex) -> bool {
+        self.unhooked.contains(&(hook, link))
+    }
 }
 
 /// The wanted state.
@@ -186,7 +172,9 @@ fn datapath(
             continue;
         };
         *state.vteps.entry(vtep).or_default() += 1;
-        state.peers.insert(net, peer_entry(view, net, vtep, peer));
+        state
+            .peers
+            .insert(net, peer_entry(view, device, net, vtep, peer));
     }
     state.locals = endpoints::locals(view.host, own)
         .into_iter()
@@ -195,8 +183,10 @@ fn datapath(
     state.endpoints = view
         .endpoints
         .iter()
+        // Where the stack's flows are not recorded, all of them are the stack's.
+        .filter(|(_, endpoint)| !view.fails(Hook::ToContainer, endpoint.port))
         .filter_map(|(address, endpoint)| {
-            let hooked = !view.unhooked.contains(&endpoint.port);
+            let hooked = !view.fails(Hook::FromContainer, endpoint.port);
             Some((*address, endpoint.to_entry(view.host, hooked)?))
         })
         .collect();
@@ -206,6 +196,10 @@ fn datapath(
 
 fn settings(view: &View<'_>, own: Ipv4Net) -> DatapathSettings {
     let (port_min, port_max) = view.kernel.ports;
+    let records = !view
+        .unhooked
+        .iter()
+        .any(|(hook, _)| *hook == Hook::ToOverlay);
     DatapathSettings {
         subnet: own.network().octets(),
         subnet_mask: own.netmask().octets(),
@@ -217,13 +211,23 @@ fn settings(view: &View<'_>, own: Ipv4Net) -> DatapathSettings {
         port_min: port_min.into(),
         port_max: port_max.into(),
         ttl: view.kernel.ttl.into(),
-        flags: if view.fast_path { FAST_PATH } else { 0 },
+        flags: if view.fast_path && records {
+            FAST_PATH
+        } else {
+            0
+        },
         ready: 1,
     }
 }
 
 /// A peer without a route is known to the guard, and left to the kernel.
-fn peer_entry(view: &View<'_>, net: Ipv4Net, vtep: Ipv4Addr, peer: &Peer) -> PeerEntry {
+fn peer_entry(
+    view: &View<'_>,
+    device: &str,
+    net: Ipv4Net,
+    vtep: Ipv4Addr,
+    peer: &Peer,
+) -> PeerEntry {
     let mut entry = PeerEntry {
         subnet: net.network().octets(),
         subnet_len: net.prefix_len().into(),
@@ -250,7 +254,8 @@ fn peer_entry(view: &View<'_>, net: Ipv4Net, vtep: Ipv4Addr, peer: &Peer) -> Pee
         .host
         .links
         .get(&hop.link)
-        .is_some_and(|link| link.ethernet);
+        // A way through our own device has no end: the kernel drops what goes there.
+        .is_some_and(|link| link.ethernet && link.name != device);
     let inherited = !matches!(hop.gateway, Some(IpAddr::V6(_)));
     if ethernet && inherited {
         entry.flags |= PEER_FAST;
@@ -282,8 +287,8 @@ fn attachments(view: &View<'_>, own: Ipv4Net, device: &str) -> BTreeSet<Attachme
         at(Hook::FromBridge, *bridge);
     }
     for port in endpoints::ports(view.host, &bridges) {
-        at(Hook::FromContainer, port.index);
         at(Hook::ToContainer, port.index);
+        at(Hook::FromContainer, port.index);
     }
     attachments
 }

@@ -21,8 +21,10 @@ const EVERY: Duration = Duration::from_secs(30);
 #[derive(Debug, Default)]
 pub struct FlowKeeper {
     scope: Option<Scope>,
-    /// When the record was last compared in full; `None` when it must be before anything is taken.
-    synced: Option<Instant>,
+    /// When a full comparison was last tried; `None` when one is due.
+    tried: Option<Instant>,
+    /// A full comparison succeeded: before that nothing may be taken.
+    synced: bool,
     recorded: usize,
     failure: Option<String>,
 }
@@ -49,14 +51,14 @@ impl FlowKeeper {
         match event {
             ConntrackEvent::Overrun => {
                 debug!("conntrack events were lost: comparing in full");
-                self.synced = None;
+                self.tried = None;
             }
             ConntrackEvent::Destroyed(tracked) => {
                 let Some(scope) = &self.scope else { return };
                 for key in scope.keys(tracked).keys() {
                     if let Err(error) = datapath.forget_flow(key) {
                         warn!(%error, "a flow's record was not ended: will compare in full");
-                        self.synced = None;
+                        self.tried = None;
                     }
                 }
             }
@@ -66,7 +68,7 @@ impl FlowKeeper {
     /// Compares in full if that is due, and makes room when the record overflowed.
     pub async fn tend(&mut self, datapath: &mut impl Datapath, netlink: &impl Netlink) {
         let full = datapath.flows_full(false).unwrap_or(false);
-        if full || self.synced.is_none_or(|at| at.elapsed() >= EVERY) {
+        if full || self.tried.is_none_or(|at| at.elapsed() >= EVERY) {
             self.sync(datapath, netlink).await;
             if full && self.failure.is_none() {
                 warn!("the record of the stack's flows overflowed: everything went to the stack");
@@ -77,10 +79,19 @@ impl FlowKeeper {
         }
     }
 
-    /// Compares in full if that has never succeeded.
-    pub async fn ensure_synced(&mut self, datapath: &mut impl Datapath, netlink: &impl Netlink) {
-        if self.synced.is_none() {
+    /// Compares in full if that has never succeeded. `Err` means that flows of the stack may be
+    /// missing in the record.
+    pub async fn ensure_synced(
+        &mut self,
+        datapath: &mut impl Datapath,
+        netlink: &impl Netlink,
+    ) -> Result<(), String> {
+        if !self.synced {
             self.sync(datapath, netlink).await;
+        }
+        match &self.failure {
+            Some(why) if !self.synced => Err(why.clone()),
+            Some(_) | None => Ok(()),
         }
     }
 
@@ -94,19 +105,20 @@ impl FlowKeeper {
 
     async fn sync(&mut self, datapath: &mut impl Datapath, netlink: &impl Netlink) {
         let Some(scope) = &self.scope else { return };
+        self.tried = Some(Instant::now());
         self.failure = match compare(scope, datapath, netlink).await {
             Ok(recorded) => {
                 self.recorded = recorded;
-                self.synced = Some(Instant::now());
+                self.synced = true;
                 None
             }
             Err(why) => {
-                warn!(
-                    why,
-                    "the record of the stack's flows cannot be compared with conntrack"
-                );
-                // Without conntrack there are no flows to keep apart; try again when due.
-                self.synced = Some(Instant::now());
+                if self.failure.as_ref() != Some(&why) {
+                    warn!(
+                        why,
+                        "the record of the stack's flows is not in step with conntrack"
+                    );
+                }
                 Some(why)
             }
         };
@@ -114,6 +126,7 @@ impl FlowKeeper {
 }
 
 /// Reads the record first, then conntrack: what is recorded in between is in neither and stays.
+/// Ended flows go first, to make room. A call that fails keeps none of the others from being made.
 async fn compare(
     scope: &Scope,
     datapath: &mut impl Datapath,
@@ -125,17 +138,25 @@ async fn compare(
         .await
         .map_err(|error: NetlinkError| error.to_string())?;
     let (record, forget) = difference(scope, &before, &dump);
-    let left = before.len() + record.len() - forget.len();
+    let mut outcome = Ok(());
     for key in &forget {
-        datapath.forget_flow(key).map_err(said)?;
+        outcome = outcome.and(datapath.forget_flow(key));
     }
+    let new = record
+        .keys()
+        .filter(|key| !before.contains_key(key))
+        .count();
     for (key, entry) in record {
-        datapath.record_flow(&key, entry).map_err(said)?;
+        outcome = outcome.and(datapath.record_flow(&key, entry));
     }
-    Ok(left)
+    outcome.map_err(said)?;
+    Ok(before.len() - forget.len() + new)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "goes into map_err")]
 fn said(error: DatapathError) -> String {
     error.to_string()
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,8 @@ pub mod flowkeeper;
 pub mod flows;
 pub mod hops;
 pub mod leases;
+pub mod pass;
 pub mod plan;
 pub mod renewal;
 pub mod run;
+pub mod underlay;

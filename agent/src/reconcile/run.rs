@@ -1,46 +1,37 @@
 //! The loop: look, decide, apply, tell. Events say when to look, never what to do.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    time::Duration,
-};
+use std::{net::IpAddr, time::Duration};
 
 use futures::{Stream, StreamExt as _};
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep_until},
 };
-use tracing::{debug, info, warn};
 
-use super::{
-    desired::{Desired, KernelDefaults, Underlay, View, desired},
-    flowkeeper::FlowKeeper,
-    leases::StoreNews,
-    plan::{Plan, plan, records},
-};
+use super::{desired::KernelDefaults, leases::StoreNews, pass::Memory, underlay::UplinkWatch};
 use crate::{
-    datapath::{Datapath, DatapathOp, DatapathState},
-    endpoints::{self, Endpoint, Endpoints},
+    datapath::Datapath,
     model::{
-        lease::Snapshot,
-        net::{IfIndex, Mac, Subnet},
+        lease::Lease,
+        net::{Mac, Subnet},
         network::NetworkConfig,
-        peer::Hop,
+        peer::Peer,
     },
-    netlink::{Netlink, ObservedHost, conntrack::ConntrackEvent},
+    netlink::{Netlink, conntrack::ConntrackEvent},
+    sysctl::Sysctls,
+    uplink::Uplink,
 };
 
 /// A full look even when nothing was heard.
 const RESYNC: Duration = Duration::from_secs(5);
-/// How soon what failed is tried again.
+/// How soon what failed is tried again at first; twice as late each time, up to `RESYNC`.
 const RETRY: Duration = Duration::from_secs(1);
 /// Events that come this close together are answered by one look.
 const QUIET: Duration = Duration::from_millis(5);
 /// A look may take at most one part in this many of the time.
 const SHARE: u32 = 5;
 
-/// What the loop works with, fixed for its life.
+/// What the loop works with.
 pub struct Reconciler<N, D> {
     /// The host.
     pub netlink: N,
@@ -52,27 +43,19 @@ pub struct Reconciler<N, D> {
     pub own: Subnet,
     /// MAC of our device.
     pub vtep_mac: Mac,
-    /// The underlay.
-    pub underlay: Underlay,
+    /// The interface that carries the underlay.
+    pub uplink: UplinkWatch,
+    /// Kernel settings that are kept.
+    pub sysctls: Sysctls,
     /// Kernel defaults.
     pub kernel: KernelDefaults,
     /// Whether packets may be taken.
     pub fast_path: bool,
-    /// The record of the stack's flows.
-    pub flows: FlowKeeper,
-    /// All leases, as last heard.
-    pub leases: Snapshot,
-    /// Containers, as last seen.
-    pub endpoints: Endpoints,
-    /// Ports that could not be hooked.
-    pub unhooked: BTreeSet<IfIndex>,
-    /// Whether an earlier run's leftovers are removed.
-    pub swept: bool,
-    /// Operations applied since the start.
-    pub operations: u64,
+    /// What was learned.
+    pub memory: Memory,
 }
 
-/// The outcome of one look, for status.
+/// The outcome of one pass, for status.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// A complete pass was made: every known peer was attempted, programs were attached.
@@ -89,6 +72,12 @@ pub struct Report {
     pub ignored: Vec<(String, String)>,
     /// Programs attached.
     pub attached: usize,
+    /// The uplink, as last seen.
+    pub uplink: Option<Uplink>,
+    /// Why the uplink cannot be followed to where it is now.
+    pub uplink_wrong: Option<String>,
+    /// MTU of the overlay.
+    pub overlay_mtu: Option<u32>,
     /// State of the flow record, in words; `Err` when it is not kept.
     pub flows: Option<Result<String, String>>,
     /// Operations since the start.
@@ -119,6 +108,7 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
         let mut dirty = true;
         let mut not_before = Instant::now();
         let mut next = Instant::now();
+        let mut retry = RETRY;
         loop {
             let at = if dirty { not_before } else { next };
             let wake = tokio::select! {
@@ -132,19 +122,18 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
             };
             match wake {
                 Wake::Store(StoreNews::Snapshot(snapshot)) => {
-                    if snapshot.leases.get(&self.own).is_none_or(|lease| {
-                        lease.attrs.public_ip != IpAddr::V4(self.underlay.address)
-                    }) {
+                    if !self.is_ours(snapshot.leases.get(&self.own)) {
                         own_changed();
                     }
-                    self.leases = snapshot;
+                    self.memory.leases = snapshot;
                     known = true;
                     store_down = None;
                 }
                 Wake::Store(StoreNews::Event(event)) => {
-                    let before = self.leases.leases.get(&self.own).cloned();
-                    self.leases.apply(event, &own_key);
-                    if self.leases.leases.get(&self.own) != before.as_ref() {
+                    let leases = &mut self.memory.leases;
+                    let before = leases.leases.get(&self.own).cloned();
+                    leases.apply(event, &own_key);
+                    if leases.leases.get(&self.own) != before.as_ref() {
                         own_changed();
                     }
                 }
@@ -155,7 +144,7 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
                 }
                 Wake::Flow(event) => {
                     if let Some(datapath) = &mut self.datapath {
-                        self.flows.heard(datapath, &event);
+                        self.memory.flows.heard(datapath, &event);
                     }
                     continue;
                 }
@@ -167,12 +156,13 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
                         let began = Instant::now();
                         let mut now = self.pass().await;
                         now.store_down.clone_from(&store_down);
-                        next = Instant::now()
-                            + if now.failures.is_empty() {
-                                RESYNC
-                            } else {
-                                RETRY
-                            };
+                        if now.failures.is_empty() {
+                            retry = RETRY;
+                            next = Instant::now() + RESYNC;
+                        } else {
+                            next = Instant::now() + retry;
+                            retry = (retry * 2).min(RESYNC);
+                        }
                         not_before = Instant::now() + began.elapsed() * SHARE;
                         dirty = false;
                         report.send_replace(now);
@@ -183,182 +173,22 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
                     continue;
                 }
             }
-            dirty = true;
-            not_before = not_before.max(Instant::now() + QUIET);
-        }
-    }
-
-    /// One look and what follows from it.
-    async fn pass(&mut self) -> Report {
-        let mut failures = Vec::new();
-        let mut report = Report {
-            operations: self.operations,
-            ..Report::default()
-        };
-        // Making the device and setting it up are rounds of their own.
-        for _round in 0..4 {
-            failures.clear();
-            let (desired, plan) = match self.look().await {
-                Ok(seen) => seen,
-                Err(why) => {
-                    failures.push(why);
-                    break;
-                }
-            };
-            report.peers = desired.peers.len();
-            report.endpoints = desired.datapath.endpoints.len();
-            report.attached = desired.datapath.attachments.len();
-            report.ignored = self.ignored(&desired);
-            if plan.is_empty() {
-                break;
-            }
-            self.apply(&plan, &mut failures).await;
-            report.complete = true;
-            if !failures.is_empty() {
-                break;
-            }
-        }
-        report.complete |= failures.is_empty();
-        if let Some(datapath) = &mut self.datapath {
-            if failures.is_empty() && !self.swept {
-                match datapath.sweep() {
-                    Ok(0) => self.swept = true,
-                    Ok(swept) => {
-                        info!(
-                            swept,
-                            "removed programs of an earlier run that have no place now"
-                        );
-                        self.swept = true;
-                    }
-                    Err(error) => failures.push(error.to_string()),
-                }
-            }
-            self.flows.tend(datapath, &self.netlink).await;
-            report.flows = Some(self.flows.state());
-        }
-        report.operations = self.operations;
-        report.failures = failures;
-        report
-    }
-
-    /// Observes, and computes what should be and what to do.
-    async fn look(&mut self) -> Result<(Desired, Plan), String> {
-        let host = self
-            .netlink
-            .observe()
-            .await
-            .map_err(|error| error.to_string())?;
-        let seen = match &self.datapath {
-            Some(datapath) => Some(datapath.observe().map_err(|error| error.to_string())?),
-            None => None,
-        };
-        self.follow_endpoints(&host, seen.as_ref());
-        let hops = self.hops().await;
-        let view = View {
-            network: &self.network,
-            own: self.own,
-            underlay: self.underlay,
-            vtep_mac: self.vtep_mac,
-            leases: &self.leases,
-            host: &host,
-            hops: &hops,
-            endpoints: &self.endpoints,
-            unhooked: &self.unhooked,
-            kernel: self.kernel,
-            fast_path: self.fast_path,
-        };
-        let desired = desired(&view);
-        self.flows.scope(
-            &self.network,
-            self.own,
-            desired.datapath.locals.keys().copied(),
-        );
-        let plan = plan(&desired, &host, seen.as_ref());
-        Ok((desired, plan))
-    }
-
-    fn follow_endpoints(&mut self, host: &ObservedHost, seen: Option<&DatapathState>) {
-        let Some(own) = self.own.v4() else { return };
-        if self.endpoints.is_empty()
-            && let Some(seen) = seen
-        {
-            // After a start: a table read from the kernel lacks the entries that have aged.
-            self.endpoints = seen
-                .endpoints
-                .iter()
-                .filter_map(|(address, entry)| Some((*address, Endpoint::from_entry(entry)?)))
-                .collect();
-        }
-        let bridges = endpoints::bridges(host, own, self.underlay.link);
-        let now = endpoints::join(&self.endpoints, host, own, &bridges);
-        if now != self.endpoints {
-            debug!(
-                before = self.endpoints.len(),
-                now = now.len(),
-                "endpoints changed"
-            );
-            self.endpoints = now;
-        }
-    }
-
-    /// How each peer's VTEP address is reached.
-    async fn hops(&self) -> BTreeMap<IpAddr, Hop> {
-        let mut hops = BTreeMap::new();
-        for lease in self.leases.leases.values() {
-            let address = lease.attrs.public_ip;
-            if lease.subnet == self.own || hops.contains_key(&address) {
-                continue;
-            }
-            match self.netlink.route_to(address).await {
-                Ok(Some((hop, _))) => _ = hops.insert(address, hop),
-                Ok(None) => debug!(%address, "no route to a peer"),
-                Err(error) => debug!(%address, %error, "route to a peer is not known"),
-            }
-        }
-        hops
-    }
-
-    async fn apply(&mut self, plan: &Plan, failures: &mut Vec<String>) {
-        for op in &plan.host {
-            debug!(%op, "apply");
-            self.operations += 1;
-            if let Err(error) = self.netlink.apply(op).await {
-                warn!(%error, "host operation failed: will retry");
-                failures.push(error.to_string());
-            }
-        }
-        for op in &plan.datapath {
-            let Some(datapath) = &mut self.datapath else {
-                return;
-            };
-            if let DatapathOp::Attach(at) = op
-                && !records(at.hook)
-            {
-                // Flows that conntrack already follows must be recorded before anything is taken.
-                self.flows.ensure_synced(datapath, &self.netlink).await;
-            }
-            debug!(%op, "apply");
-            self.operations += 1;
-            let answer = datapath.apply(op);
-            if let DatapathOp::Attach(at) = op {
-                match &answer {
-                    Ok(()) => _ = self.unhooked.remove(&at.link),
-                    Err(_) => _ = self.unhooked.insert(at.link),
-                }
-            }
-            if let Err(error) = answer {
-                warn!(%error, "data path operation failed: will retry");
-                failures.push(error.to_string());
+            // Counted from the first event: more of them must not put the look off.
+            if !dirty {
+                dirty = true;
+                not_before = not_before.max(Instant::now() + QUIET);
             }
         }
     }
 
-    fn ignored(&self, desired: &Desired) -> Vec<(String, String)> {
-        let leases = desired.ignored.iter();
-        let records = self.leases.rejected.iter();
-        leases
-            .map(|(subnet, why)| (subnet.to_string(), (*why).to_owned()))
-            .chain(records.map(|(key, rejected)| (key.clone(), rejected.why.clone())))
-            .collect()
+    /// Whether the record of our subnet says what we published.
+    fn is_ours(&self, found: Option<&Lease>) -> bool {
+        let address = IpAddr::V4(self.uplink.uplink.public_ip);
+        found
+            .and_then(Peer::from_lease)
+            .is_some_and(|own| own.vtep_addr == address && own.vtep_mac == self.vtep_mac)
     }
 }
+
+#[cfg(test)]
+mod tests;

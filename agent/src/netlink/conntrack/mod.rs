@@ -6,6 +6,7 @@ use std::{
     collections::VecDeque,
     fmt, io,
     net::Ipv4Addr,
+    path::Path,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -66,6 +67,12 @@ pub enum ConntrackEvent {
     Destroyed(Tracked),
     /// Events were lost: only a dump can tell what is left.
     Overrun,
+}
+
+/// Whether conntrack is there at all.
+#[must_use]
+pub fn is_loaded() -> bool {
+    Path::new("/proc/sys/net/netfilter/nf_conntrack_max").exists()
 }
 
 /// All IPv4 connections of the calling thread's network namespace.

@@ -1,0 +1,132 @@
+//! The record's keeper against conntrack and a record in memory.
+
+use std::collections::BTreeMap;
+
+use weft_common::flow::{FLOW_NATED, FLOW_SEEN, FlowEntry, FlowKey};
+
+use super::*;
+use crate::{
+    datapath::fake::FakeDatapath,
+    netlink::{
+        conntrack::{Tracked, Tuple},
+        fake::FakeHost,
+    },
+};
+
+fn tracked(port: u16, natted: bool) -> Tracked {
+    let [ours, theirs] = ["10.1.2.9", "10.1.5.9"].map(|text| text.parse().unwrap());
+    Tracked {
+        protocol: 6,
+        original: Tuple {
+            source: ours,
+            destination: theirs,
+            source_port: port,
+            destination_port: 80,
+        },
+        reply: Tuple {
+            source: theirs,
+            destination: ours,
+            source_port: 80,
+            destination_port: port,
+        },
+        natted,
+    }
+}
+
+fn key(port: u16) -> FlowKey {
+    FlowKey {
+        local: [10, 1, 2, 9],
+        remote: [10, 1, 5, 9],
+        local_port: port.to_be_bytes(),
+        remote_port: 80u16.to_be_bytes(),
+        protocol: 6,
+        _pad: [0; 3],
+    }
+}
+
+fn keeper() -> FlowKeeper {
+    let config = r#"{"Network":"10.1.0.0/16","Backend":{"Type":"vxlan"}}"#;
+    let own: ipnet::IpNet = "10.1.2.0/24".parse().unwrap();
+    let mut keeper = FlowKeeper::default();
+    keeper.scope(
+        &NetworkConfig::parse(config).unwrap(),
+        Subnet::try_from(own).unwrap(),
+        std::iter::empty(),
+    );
+    keeper
+}
+
+fn recorded(ports: &[u16]) -> FakeDatapath {
+    FakeDatapath {
+        flows: ports
+            .iter()
+            .map(|port| (key(*port), FlowEntry { why: FLOW_SEEN }))
+            .collect(),
+        ..FakeDatapath::default()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_compares_at_the_start_at_intervals_and_when_events_were_lost() {
+    let host = FakeHost::default();
+    let mut datapath = recorded(&[1]);
+    let mut keeper = keeper();
+    host.set_connections(Ok(vec![tracked(2, true)]));
+    keeper.tend(&mut datapath, &host).await;
+    let want = BTreeMap::from([(key(2), FlowEntry { why: FLOW_NATED })]);
+    assert_eq!(datapath.flows, want);
+    assert_eq!(keeper.state().unwrap(), "1 flows stay with the stack");
+
+    host.set_connections(Ok(Vec::new()));
+    keeper.tend(&mut datapath, &host).await;
+    assert_eq!(datapath.flows.len(), 1, "not due yet");
+    keeper.heard(&mut datapath, &ConntrackEvent::Overrun);
+    keeper.tend(&mut datapath, &host).await;
+    assert_eq!(datapath.flows.len(), 0);
+
+    host.set_connections(Ok(vec![tracked(3, false)]));
+    tokio::time::advance(EVERY).await;
+    keeper.tend(&mut datapath, &host).await;
+    assert_eq!(datapath.flows.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flow_that_ended_is_forgotten() {
+    let mut datapath = recorded(&[1, 2]);
+    let ended = ConntrackEvent::Destroyed(tracked(1, false));
+    keeper().heard(&mut datapath, &ended);
+    let left: Vec<_> = datapath.flows.into_keys().collect();
+    assert_eq!(left, [key(2)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_overflow_makes_room_and_ends() {
+    let host = FakeHost::default();
+    let mut datapath = recorded(&[1, 2, 3]);
+    let mut keeper = keeper();
+    keeper.tend(&mut datapath, &host).await;
+    datapath.flows.insert(key(4), FlowEntry { why: FLOW_SEEN });
+    datapath.full = true;
+    keeper.tend(&mut datapath, &host).await;
+    assert!(datapath.flows.is_empty() && !datapath.full);
+
+    // As long as nobody knows which flows have ended, it stays.
+    datapath.full = true;
+    host.set_connections(Err(libc::EPERM));
+    keeper.tend(&mut datapath, &host).await;
+    assert!(datapath.full && keeper.state().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_never_compared_is_not_in_step() {
+    let host = FakeHost::default();
+    host.set_connections(Err(libc::EPERM));
+    let mut datapath = recorded(&[1]);
+    let mut keeper = keeper();
+    keeper.tend(&mut datapath, &host).await;
+    let why = keeper.ensure_synced(&mut datapath, &host).await;
+    assert!(why.unwrap_err().contains("conntrack"));
+    assert_eq!(datapath.flows.len(), 1, "forgotten without knowing");
+    host.set_connections(Ok(Vec::new()));
+    assert_eq!(keeper.ensure_synced(&mut datapath, &host).await, Ok(()));
+}

@@ -1,0 +1,289 @@
+//! One pass of the loop: look at the host, decide, apply, and say how it went.
+
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+use weft_common::stats::Hook;
+
+use super::{
+    desired::{Desired, View, desired},
+    flowkeeper::FlowKeeper,
+    hops::Hops,
+    plan::{Plan, plan, records},
+    run::{Reconciler, Report},
+    underlay::Underlay,
+};
+use crate::{
+    datapath::{Attachment, Datapath, DatapathOp, DatapathState},
+    endpoints::{self, Endpoint, Endpoints},
+    model::{lease::Snapshot, net::IfIndex},
+    netlink::{HostOp, Netlink, NetlinkError, ObservedHost},
+};
+
+/// Making the device and setting it up are rounds of their own, and so is seeing that all is well.
+const ROUNDS: usize = 4;
+/// How often a kernel before 5.16, which keeps no neighbour fresh by itself, is asked to probe.
+const PROBE: Duration = Duration::from_secs(60);
+
+/// What the loop remembers from one pass to the next. Empty at the start.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// All leases, as last heard.
+    pub(super) leases: Snapshot,
+    /// The record of the stack's flows.
+    pub(super) flows: FlowKeeper,
+    /// Containers, as last seen; `None` before the first look.
+    endpoints: Option<Endpoints>,
+    /// Where programs could not be attached.
+    unhooked: BTreeSet<(Hook, IfIndex)>,
+    hops: Hops,
+    /// When the kernel said that it cannot keep neighbours fresh.
+    unmanaged: Option<Instant>,
+    /// Whether an earlier run's leftovers are removed.
+    swept: bool,
+    /// Everything has been attempted at least once since the device was made.
+    complete: bool,
+    /// Operations applied since the start.
+    operations: u64,
+    /// What failed in the last pass, and has been logged.
+    failures: Vec<String>,
+}
+
+impl Memory {
+    /// Whether a program that takes packets would miss flows that the stack has already.
+    fn lacks_recorder(&self, at: &Attachment) -> bool {
+        let fails = |(hook, link): &(Hook, IfIndex)| match hook {
+            Hook::ToOverlay => true,
+            Hook::ToContainer => *link == at.link,
+            Hook::FromContainer | Hook::FromBridge | Hook::FromUplink | Hook::FromOverlay => false,
+        };
+        self.unhooked.iter().any(fails)
+    }
+
+    /// A failure is logged when it is new; status has it as long as it lasts.
+    fn complain(&self, failures: &mut Vec<String>, why: String) {
+        if self.failures.contains(&why) {
+            debug!(why, "failed again");
+        } else {
+            warn!(why, "operation failed: will retry");
+        }
+        failures.push(why);
+    }
+}
+
+impl<N: Netlink, D: Datapath> Reconciler<N, D> {
+    /// Looks, and applies what follows, until there is nothing to do or something fails.
+    pub(super) async fn pass(&mut self) -> Report {
+        let mut failures = Vec::new();
+        let mut report = Report::default();
+        for _round in 0..ROUNDS {
+            failures.clear();
+            let (desired, plan) = match self.look(&mut report).await {
+                Ok(seen) => seen,
+                Err(why) => {
+                    self.memory.complain(&mut failures, why);
+                    break;
+                }
+            };
+            self.apply_to_host(&plan.host, &mut failures).await;
+            let blocked = !failures.is_empty();
+            self.apply_to_datapath(&plan.datapath, &mut failures).await;
+            self.memory.complete = !plan.partial;
+            report.attached = self.attached(&desired);
+            if plan.is_empty() || blocked || (!plan.partial && !failures.is_empty()) {
+                break;
+            }
+        }
+        self.keep_forwarding(&mut failures);
+        if let Some(datapath) = &mut self.datapath {
+            if failures.is_empty() && !self.memory.swept {
+                match datapath.sweep() {
+                    Ok(swept) => {
+                        if swept > 0 {
+                            info!(
+                                swept,
+                                "removed an earlier run's programs that have no place"
+                            );
+                        }
+                        self.memory.swept = true;
+                    }
+                    Err(error) => self.memory.complain(&mut failures, error.to_string()),
+                }
+            }
+            self.memory.flows.tend(datapath, &self.netlink).await;
+            report.flows = Some(self.memory.flows.state());
+        }
+        report.complete = self.memory.complete;
+        report.operations = self.memory.operations;
+        self.memory.failures.clone_from(&failures);
+        report.failures = failures;
+        report
+    }
+
+    /// Observes, and computes what should be and what to do.
+    async fn look(&mut self, report: &mut Report) -> Result<(Desired, Plan), String> {
+        let said = |error: NetlinkError| error.to_string();
+        let host = self.netlink.observe().await.map_err(said)?;
+        let seen = match &self.datapath {
+            Some(datapath) => Some(datapath.observe().map_err(|error| error.to_string())?),
+            None => None,
+        };
+        report.uplink_wrong = self.uplink.look(&host, &self.netlink).await.err();
+        let underlay = Underlay::new(&self.uplink.uplink, &self.network);
+        self.follow_endpoints(&host, seen.as_ref(), underlay.link);
+        let memory = &mut self.memory;
+        let own = self.own;
+        let others = memory
+            .leases
+            .leases
+            .values()
+            .filter(|lease| lease.subnet != own);
+        let wanted: BTreeSet<IpAddr> = others.map(|lease| lease.attrs.public_ip).collect();
+        let device = format!("flannel.{}", self.network.vni);
+        memory
+            .hops
+            .refresh(&self.netlink, &host, &device, &wanted)
+            .await;
+        memory
+            .unhooked
+            .retain(|(_, link)| host.links.contains_key(link));
+        let none = Endpoints::new();
+        let desired = desired(&View {
+            network: &self.network,
+            own,
+            underlay,
+            vtep_mac: self.vtep_mac,
+            leases: &memory.leases,
+            host: &host,
+            hops: memory.hops.reached(),
+            endpoints: memory.endpoints.as_ref().unwrap_or(&none),
+            unhooked: &memory.unhooked,
+            kernel: self.kernel,
+            fast_path: self.fast_path,
+        });
+        let locals = desired.datapath.locals.keys().copied();
+        memory.flows.scope(&self.network, own, locals);
+        let mut plan = plan(&desired, &host, seen.as_ref());
+        if memory.unmanaged.is_some_and(|at| at.elapsed() < PROBE) {
+            plan.host.retain(|op| !manages(op));
+        }
+        report.uplink = Some(self.uplink.uplink.clone());
+        report.overlay_mtu = Some(underlay.overlay_mtu());
+        report.peers = desired.peers.len();
+        report.endpoints = desired.datapath.endpoints.len();
+        report.ignored = self.ignored(&desired);
+        Ok((desired, plan))
+    }
+
+    fn follow_endpoints(
+        &mut self,
+        host: &ObservedHost,
+        seen: Option<&DatapathState>,
+        uplink: IfIndex,
+    ) {
+        let Some(own) = self.own.v4() else { return };
+        // At the start: a table read from the kernel lacks the entries that have aged.
+        let before = self.memory.endpoints.take().unwrap_or_else(|| {
+            seen.iter()
+                .flat_map(|seen| &seen.endpoints)
+                .filter_map(|(address, entry)| Some((*address, Endpoint::from_entry(entry)?)))
+                .collect()
+        });
+        let bridges = endpoints::bridges(host, own, uplink);
+        let now = endpoints::join(&before, host, own, &bridges);
+        if now != before {
+            debug!(before = before.len(), now = now.len(), "endpoints changed");
+        }
+        self.memory.endpoints = Some(now);
+    }
+
+    async fn apply_to_host(&mut self, ops: &[HostOp], failures: &mut Vec<String>) {
+        for op in ops {
+            debug!(%op, "apply");
+            let answer = self.netlink.apply(op).await;
+            if let Err(error) = &answer
+                && manages(op)
+                && error.source.raw_os_error() == Some(libc::EOPNOTSUPP)
+            {
+                if self.memory.unmanaged.replace(Instant::now()).is_none() {
+                    info!(%error, "neighbours are probed now and then instead");
+                }
+                continue;
+            }
+            self.memory.operations += 1;
+            if let Err(error) = answer {
+                self.memory.complain(failures, error.to_string());
+            }
+        }
+    }
+
+    async fn apply_to_datapath(&mut self, ops: &[DatapathOp], failures: &mut Vec<String>) {
+        let Some(datapath) = &mut self.datapath else {
+            return;
+        };
+        let memory = &mut self.memory;
+        let mut synced = true;
+        for op in ops {
+            if let DatapathOp::Attach(at) = op
+                && !records(at.hook)
+            {
+                // Flows that the stack has must be known before anything is taken from it.
+                if !synced || memory.lacks_recorder(at) {
+                    continue;
+                }
+                if let Err(why) = memory.flows.ensure_synced(datapath, &self.netlink).await {
+                    synced = false;
+                    memory.complain(failures, format!("programs are not attached: {why}"));
+                    continue;
+                }
+            }
+            debug!(%op, "apply");
+            memory.operations += 1;
+            let answer = datapath.apply(op);
+            if let DatapathOp::Attach(at) = op {
+                let place = (at.hook, at.link);
+                match &answer {
+                    Ok(()) => _ = memory.unhooked.remove(&place),
+                    Err(_) => _ = memory.unhooked.insert(place),
+                }
+            }
+            if let Err(error) = answer {
+                memory.complain(failures, error.to_string());
+            }
+        }
+    }
+
+    /// Without forwarding no packet of a container leaves the host, or comes in.
+    fn keep_forwarding(&mut self, failures: &mut Vec<String>) {
+        match self.sysctls.enable_forwarding() {
+            Ok(false) => {}
+            Ok(true) => {
+                warn!("net.ipv4.ip_forward was turned off by somebody: turned on again");
+                self.memory.operations += 1;
+            }
+            Err(error) => self.memory.complain(failures, error.to_string()),
+        }
+    }
+
+    /// Programs that are attached where they should be.
+    fn attached(&self, desired: &Desired) -> usize {
+        let wanted = desired.datapath.attachments.iter();
+        wanted
+            .filter(|at| !self.memory.unhooked.contains(&(at.hook, at.link)))
+            .count()
+    }
+
+    fn ignored(&self, desired: &Desired) -> Vec<(String, String)> {
+        let leases = desired.ignored.iter();
+        let records = self.memory.leases.rejected.iter();
+        leases
+            .map(|(subnet, why)| (subnet.to_string(), (*why).to_owned()))
+            .chain(records.map(|(key, rejected)| (key.clone(), rejected.why.clone())))
+            .collect()
+    }
+}
+
+fn manages(op: &HostOp) -> bool {
+    matches!(op, HostOp::ManageNeighbour { managed: true, .. })
+}

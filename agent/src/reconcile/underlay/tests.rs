@@ -1,0 +1,105 @@
+//! The uplink on a host that changes.
+
+use super::*;
+use crate::netlink::{LinkKind, Route, fake::FakeHost};
+
+fn host() -> (FakeHost, IfIndex, IfIndex) {
+    let host = FakeHost::default();
+    let [eth0, eth1] =
+        ["eth0", "eth1"].map(|name| host.add_link(name, LinkKind::Other(String::new())));
+    host.edit(|host| {
+        for (link, net, metric) in [(eth0, "192.0.2.1/24", 0), (eth1, "198.51.100.1/24", 100)] {
+            host.addresses.insert((link, net.parse().unwrap()));
+            host.routes.insert(Route {
+                destination: "0.0.0.0/0".parse().unwrap(),
+                gateway: None,
+                link,
+                onlink: false,
+                metric,
+                protocol: 4,
+            });
+        }
+    });
+    (host, eth0, eth1)
+}
+
+async fn watch(host: &FakeHost, request: UplinkRequest, can_reach: Option<IpAddr>) -> UplinkWatch {
+    let seen = host.observe().await.unwrap();
+    let asked = with_route(&request, can_reach, host).await.unwrap();
+    UplinkWatch {
+        uplink: uplink::choose(&seen, &asked.unwrap()).unwrap(),
+        request,
+        can_reach,
+    }
+}
+
+async fn look(watch: &mut UplinkWatch, host: &FakeHost) -> Result<IfIndex, String> {
+    let seen = host.observe().await.unwrap();
+    watch.look(&seen, host).await?;
+    Ok(watch.uplink.link)
+}
+
+#[tokio::test]
+async fn a_default_route_that_moves_is_no_reason_to_leave() {
+    let (host, eth0, _) = host();
+    let mut watch = watch(&host, UplinkRequest::default(), None).await;
+    host.edit(|host| host.routes.retain(|route| route.link != eth0));
+    assert_eq!(look(&mut watch, &host).await, Ok(eth0));
+    host.edit(|host| host.routes.clear());
+    host.edit(|host| host.links.get_mut(&eth0).unwrap().mtu = 1300);
+    assert_eq!(look(&mut watch, &host).await, Ok(eth0));
+    assert_eq!(watch.uplink.mtu, 1300);
+    // Without the interface it is.
+    host.edit(|host| _ = host.links.remove(&eth0));
+    let why = look(&mut watch, &host).await.unwrap_err();
+    assert!(why.contains("eth0 is gone"), "{why}");
+    assert_eq!(watch.uplink.link, eth0, "the last one stays");
+}
+
+#[tokio::test]
+async fn the_address_may_move_to_another_interface() {
+    let (host, eth0, eth1) = host();
+    let mut watch = watch(&host, UplinkRequest::default(), None).await;
+    host.edit(|host| {
+        let net = "192.0.2.1/24".parse().unwrap();
+        host.addresses.clear();
+        host.addresses.insert((eth1, net));
+        host.routes.retain(|route| route.link != eth0);
+    });
+    assert_eq!(look(&mut watch, &host).await, Ok(eth1));
+}
+
+#[tokio::test]
+async fn a_public_address_that_no_interface_has_follows_the_interface() {
+    let (host, eth0, _) = host();
+    let request = UplinkRequest {
+        ifaces: vec!["eth0".to_owned()],
+        public_ip: Some("203.0.113.7".parse().unwrap()),
+        ..UplinkRequest::default()
+    };
+    let mut watch = watch(&host, request, None).await;
+    let new = host.edit(|host| {
+        let mut link = host.links.remove(&eth0).unwrap();
+        let new = IfIndex::try_from(77).unwrap();
+        link.index = new;
+        host.links.insert(new, link);
+        host.addresses
+            .insert((new, "192.0.2.9/24".parse().unwrap()));
+        new
+    });
+    assert_eq!(look(&mut watch, &host).await, Ok(new));
+    assert_eq!(watch.uplink.public_ip.to_string(), "203.0.113.7");
+}
+
+#[tokio::test]
+async fn the_way_to_an_address_is_looked_up_again() {
+    let (host, eth0, _) = host();
+    let target = Some("203.0.113.9".parse().unwrap());
+    let mut watch = watch(&host, UplinkRequest::default(), target).await;
+    assert_eq!(look(&mut watch, &host).await, Ok(eth0));
+    host.edit(|host| host.routes.clear());
+    assert_eq!(look(&mut watch, &host).await, Ok(eth0));
+    host.edit(|host| host.addresses.clear());
+    let why = look(&mut watch, &host).await.unwrap_err();
+    assert!(why.contains("--iface-can-reach"), "{why}");
+}
