@@ -1,0 +1,71 @@
+//! Leases that cannot be peers: named, and no matter for the others.
+
+use proptest::prelude::*;
+use weft::{datapath::fake::FakeDatapath, model::lease::Backend, reconcile::desired::Desired};
+
+use crate::{
+    rounds::Rounds,
+    world::{Flaw, Node, host, lease, nodes, snapshot},
+};
+
+fn wanted(nodes: &[Node], host: &weft::netlink::ObservedHost) -> Desired {
+    let datapath = FakeDatapath::default();
+    Rounds::new(host.clone(), datapath, snapshot(nodes))
+        .look()
+        .0
+}
+
+proptest! {
+    #[test]
+    fn a_flawed_lease_is_named_and_changes_nothing_else(nodes in nodes(), host in host()) {
+        let all = wanted(&nodes, &host);
+        let good: Vec<Node> = nodes.iter().filter(|node| node.flaw.is_none()).copied().collect();
+        let without = wanted(&good, &host);
+        prop_assert!(without.ignored.is_empty());
+        prop_assert_eq!(&all.peers, &without.peers);
+        prop_assert_eq!(&all.datapath, &without.datapath);
+        prop_assert_eq!(&all.device, &without.device);
+        let flawed: Vec<Node> = nodes.iter().filter(|node| node.flaw.is_some()).copied().collect();
+        for node in &flawed {
+            let why = match node.flaw.unwrap() {
+                Flaw::Outside => "outside the network",
+                Flaw::Overlaps => "overlaps our own subnet",
+                Flaw::OurAddress => "names our own address",
+                Flaw::OurMac => "names our own VTEP MAC",
+                Flaw::Backend => "another backend",
+            };
+            prop_assert_eq!(all.ignored.get(&node.lease().subnet), Some(&why));
+        }
+        let named = snapshot(&flawed).leases.len() - 1;
+        prop_assert_eq!(all.ignored.len(), named);
+    }
+}
+
+/// A node whose address changed keeps its MAC; its old lease lives on for a day.
+#[test]
+fn where_two_leases_want_the_same_entry_the_newer_has_it() {
+    let vtep_mac = "02:09:00:00:00:07".parse().unwrap();
+    let vni = 1.try_into().unwrap();
+    for (old, new) in [
+        ("10.1.30.0/24", "10.1.40.0/24"),
+        ("10.1.40.0/24", "10.1.30.0/24"),
+    ] {
+        let mut leases = snapshot(&[]);
+        for (subnet, host, at) in [(old, 30, 5), (new, 40, 6)] {
+            let backend = Backend::Vxlan { vni, vtep_mac };
+            let lease = lease(subnet, [192, 0, 2, host].into(), backend, at);
+            leases.leases.insert(lease.subnet, lease);
+        }
+        let host = weft::netlink::ObservedHost::default();
+        let mut rounds = Rounds::new(host, FakeDatapath::default(), leases);
+        for _ in 0..4 {
+            let (_, plan) = rounds.look();
+            rounds.apply(&plan);
+        }
+        let (desired, plan) = rounds.look();
+        assert!(plan.is_empty() && desired.peers.len() == 2, "{plan:?}");
+        let seen = rounds.seen();
+        let vteps: Vec<_> = seen.tunnel_fdb.values().map(ToString::to_string).collect();
+        assert_eq!(vteps, ["192.0.2.40"], "{old} {new}");
+    }
+}
