@@ -178,7 +178,7 @@ fn module(path: &str) -> Option<&str> {
         .or_else(|| path.strip_prefix("ebpf/src/"))?;
     let name = inner.strip_suffix(".rs")?;
     let name = name.strip_suffix("/mod").unwrap_or(name);
-    let is_test = name == "tests" || name.ends_with("/tests") || name.ends_with("_tests");
+    let is_test = name.split('/').any(|part| part == "tests") || name.ends_with("_tests");
     (!matches!(name, "lib" | "main") && !is_test).then_some(name)
 }
 
