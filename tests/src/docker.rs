@@ -1,6 +1,7 @@
 //! A real Docker engine on each host, as its users start it from `subnet.env`.
 
 use std::{
+    collections::BTreeSet,
     ffi::OsStr,
     fs::{self, File},
     net::Ipv4Addr,
@@ -13,11 +14,17 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
 use crate::{
     command,
     container::Place,
     daemon::Daemon,
     host::Host,
+    netns,
     paths::{BUSYBOX, DOCKER, DOCKERD, required},
     wait,
 };
@@ -194,22 +201,39 @@ fn cgroup(host: &Host) -> String {
     format!("/{}-{}", host.lab().as_str(), host.label)
 }
 
-/// Only empty groups go; one that is in use stays, and says so by staying.
-fn remove_cgroups(name: &str) {
-    let Ok(hierarchies) = fs::read_dir("/sys/fs/cgroup") else {
-        return;
-    };
-    let name = name.trim_start_matches('/');
-    for root in hierarchies
-        .flatten()
-        .map(|entry| entry.path())
-        .chain([PathBuf::from("/sys/fs/cgroup")])
+/// Ends and removes what engines of labs that are gone have left: containers outlive an engine
+/// that was killed.
+pub(crate) fn sweep() {
+    for name in hierarchies()
+        .iter()
+        .flat_map(|root| netns::orphans(root))
+        .collect::<BTreeSet<_>>()
     {
-        let group = root.join(name);
-        if group.is_dir() {
-            remove_tree(&group);
-        }
+        remove_cgroups(&name);
     }
+}
+
+/// Whoever is still in a group of ours is ended first.
+fn remove_cgroups(name: &str) {
+    let name = name.trim_start_matches('/');
+    for group in hierarchies()
+        .iter()
+        .map(|root| root.join(name))
+        .filter(|group| group.is_dir())
+    {
+        remove_tree(&group);
+    }
+}
+
+/// Of cgroup v1 each controller's own; the last is that of v2, where it is the only one.
+fn hierarchies() -> Vec<PathBuf> {
+    let root = PathBuf::from("/sys/fs/cgroup");
+    let below = fs::read_dir(&root).into_iter().flatten().flatten();
+    below
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir())
+        .chain([root.clone()])
+        .collect()
 }
 
 fn remove_tree(group: &Path) {
@@ -217,5 +241,12 @@ fn remove_tree(group: &Path) {
     for entry in below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
         remove_tree(&entry.path());
     }
-    let _ = fs::remove_dir(group);
+    let members = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+    for pid in members.lines().filter_map(|line| line.parse().ok()) {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+    // A group is free only when its last member is reaped.
+    let _ = wait::until_true("the group is empty", Duration::from_secs(1), || {
+        Ok(fs::remove_dir(group).is_ok() || !group.exists())
+    });
 }

@@ -5,6 +5,7 @@ use std::{fs, net::Ipv4Addr, path::Path, sync::Arc};
 use anyhow::{Context as _, Result};
 
 use crate::{
+    docker,
     etcd::Etcd,
     host::{Bpffs, Host},
     netns::{self, LabName, Netns},
@@ -32,6 +33,7 @@ impl Lab {
     pub fn with_bpffs(test: &str, hosts: u8, bpffs: Bpffs) -> Result<Self> {
         netns::require_root()?;
         netns::sweep();
+        docker::sweep();
         let name = LabName::new(test);
         let folder = tempfile::Builder::new()
             .prefix(&format!("{}-", name.as_str()))
@@ -60,11 +62,6 @@ impl Lab {
 
     pub fn folder(&self) -> &Path {
         self.folder.path()
-    }
-
-    /// Leaves the logs and data where they are, for a look afterwards.
-    pub fn keep_folder(&mut self) {
-        self.folder.disable_cleanup(true);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -103,18 +103,26 @@ impl LabName {
 
 /// Removes what labs of processes that are gone have left behind.
 pub fn sweep() {
-    let Ok(entries) = fs::read_dir(FOLDER) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if owner(&name).is_some_and(|pid| !fs::exists(format!("/proc/{pid}")).unwrap_or(true)) {
-            remove(&name);
+    for name in orphans(Path::new(FOLDER)) {
+        remove(&name);
+    }
+    let folders = std::env::temp_dir();
+    for name in orphans(&folders) {
+        if let Err(error) = fs::remove_dir_all(folders.join(&name)) {
+            eprintln!("lab: {name}: {error}");
         }
     }
 }
 
-/// The process that made a namespace, from its name.
+/// Entries of a folder that bear a lab's name and whose owner is gone.
+pub(crate) fn orphans(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let gone = |pid: u32| !fs::exists(format!("/proc/{pid}")).unwrap_or(true);
+    names.filter(|name| owner(name).is_some_and(gone)).collect()
+}
+
+/// The process that made a namespace or a folder, from its name.
 fn owner(name: &str) -> Option<u32> {
     let mut parts = name.split('-');
     if parts.next() != Some(PREFIX) {

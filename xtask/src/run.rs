@@ -88,7 +88,7 @@ fn own_etcd(flags: &[OsString]) -> Result<Option<Etcd>> {
         etcdctl(&["put", &key, CONFIG])?;
         println!("run: it had no network config, so now {key} is {CONFIG}");
     }
-    println!("{}", how_to_join());
+    println!("{}", how_to_join(&prefix));
     Ok(Some(etcd))
 }
 
@@ -112,21 +112,28 @@ fn prefix(flags: &[OsString]) -> String {
 }
 
 /// The exact commands with which a second host shares this etcd.
-fn how_to_join() -> String {
+fn how_to_join(prefix: &str) -> String {
     let me = own_address().map_or_else(|| "THIS-HOST".to_owned(), |address| address.to_string());
     let data = folder();
     let data = data.display();
+    let (alone, more) = match prefix {
+        PREFIX => (String::new(), String::new()),
+        other => (
+            format!(" -- --etcd-prefix={other}"),
+            format!(" --etcd-prefix={other}"),
+        ),
+    };
     format!(
         "run: this etcd listens on loopback only. To join a second host, lend it over ssh, here:\n\
          \x20   ssh -N -R 2379:127.0.0.1:2379 SECOND-HOST\n\
          and on the second host, in a clone of this tree:\n\
-         \x20   cargo xtask run\n\
+         \x20   cargo xtask run{alone}\n\
          Or, on a network that you trust, stop this and run here:\n\
          \x20   etcd --data-dir {data} --listen-client-urls http://0.0.0.0:2379 \
          --advertise-client-urls http://{me}:2379 &\n\
-         \x20   cargo xtask run\n\
+         \x20   cargo xtask run{alone}\n\
          and on the second host:\n\
-         \x20   cargo xtask run -- --etcd-endpoints=http://{me}:2379\n"
+         \x20   cargo xtask run -- --etcd-endpoints=http://{me}:2379{more}\n"
     )
 }
 
