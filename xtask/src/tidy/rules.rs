@@ -17,7 +17,8 @@ pub(super) const FILE: &[FileRule] = &[
 ];
 pub(super) const TREE: &[TreeRule] = &[code_map];
 
-/// Names of crates, and the only places that may speak of them.
+/// Names of crates, and the only places that may speak of them: a seam, and the tests that hold
+/// the real thing to its contract.
 const CONFINED: &[(&[&str], &[&str])] = &[
     (
         &["aya::", "aya_"],
