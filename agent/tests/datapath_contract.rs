@@ -69,6 +69,7 @@ macro_rules! contract {
 contract![
     it_starts_empty,
     everything_put_reads_back,
+    settings_that_are_not_ready_are_none,
     a_second_put_replaces,
     deletes_take_one_away,
     deleting_what_is_gone_succeeds,

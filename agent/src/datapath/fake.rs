@@ -47,7 +47,9 @@ impl Datapath for FakeDatapath {
         }
         let state = &mut self.state;
         match op.clone() {
-            DatapathOp::PutSettings(settings) => state.settings = Some(settings),
+            DatapathOp::PutSettings(settings) => {
+                state.settings = (settings.ready != 0).then_some(settings);
+            }
             DatapathOp::PutPeer(net, peer) => _ = state.peers.insert(net, peer),
             DatapathOp::DeletePeer(net) => _ = state.peers.remove(&net),
             DatapathOp::PutVtep(addr, leases) => _ = state.vteps.insert(addr, leases),

@@ -156,6 +156,14 @@ pub fn everything_put_reads_back<D: Datapath>(world: World<D>) {
     assert_eq!(datapath.observe().unwrap(), content());
 }
 
+pub fn settings_that_are_not_ready_are_none<D: Datapath>(world: World<D>) {
+    let mut datapath = world.datapath;
+    let mut off = settings();
+    off.ready = 0;
+    datapath.apply(&DatapathOp::PutSettings(off)).unwrap();
+    assert_eq!(datapath.observe().unwrap().settings, None);
+}
+
 pub fn a_second_put_replaces<D: Datapath>(world: World<D>) {
     let mut datapath = world.datapath;
     apply(&mut datapath, &puts(&content()));
