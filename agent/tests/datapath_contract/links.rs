@@ -16,12 +16,20 @@ use weft_common::stats::{Hook, Reason};
 
 use super::{
     kernel::{FLOWS, at, chain, device, index_of, network, open, pinned},
-    netns::{run, with_bpffs},
+    netns::{run, undisturbed, with_bpffs},
     suite::{apply, content, puts},
 };
 
 fn attach(datapath: &mut EbpfDatapath, at: &Attachment) {
-    datapath.apply(&DatapathOp::Attach(at.clone())).unwrap();
+    undisturbed(|| datapath.apply(&DatapathOp::Attach(at.clone()))).unwrap();
+}
+
+fn detach(datapath: &mut EbpfDatapath, at: &Attachment) {
+    undisturbed(|| datapath.apply(&DatapathOp::Detach(at.clone()))).unwrap();
+}
+
+fn sweep(datapath: &mut EbpfDatapath) -> usize {
+    undisturbed(|| datapath.sweep()).unwrap()
 }
 
 fn attached(datapath: &EbpfDatapath) -> BTreeSet<Attachment> {
@@ -56,7 +64,7 @@ fn a_restart_replaces_the_program_and_keeps_the_link() {
             let mut want = content();
             want.attachments.insert(at.clone());
             assert_eq!(second.observe().unwrap(), want);
-            apply(&mut second, &[DatapathOp::Detach(at.clone())]);
+            detach(&mut second, &at);
             assert!(ids(&at).is_empty());
         }
     });
@@ -104,7 +112,7 @@ fn a_device_made_again_is_attached_anew() {
         assert_ne!(after.link, before.link);
         let mut third = open();
         attach(&mut third, &after);
-        assert_eq!(third.sweep().unwrap(), 1);
+        assert_eq!(sweep(&mut third), 1);
         assert_eq!(attached(&third), BTreeSet::from([after]));
         assert!(
             !PinDir::new(network(1))
@@ -184,17 +192,17 @@ fn a_sweep_takes_off_what_was_not_attached_again() {
         ];
         let mut first = open();
         all.iter().for_each(|at| attach(&mut first, at));
-        assert_eq!(first.sweep().unwrap(), 0);
+        assert_eq!(sweep(&mut first), 0);
         drop(first);
         run("ip link del gone0");
         let mut second = open();
         attach(&mut second, &all[0]);
-        assert_eq!(second.sweep().unwrap(), 3);
+        assert_eq!(sweep(&mut second), 3);
         assert_eq!(attached(&second), BTreeSet::from([all[0].clone()]));
         assert_eq!(ids(&all[0]).len(), 1);
         assert!(ids(&all[1]).is_empty() && ids(&all[2]).is_empty());
         assert_eq!(PinDir::new(network(1)).links().unwrap().len(), 1);
-        assert_eq!(second.sweep().unwrap(), 0);
+        assert_eq!(sweep(&mut second), 0);
     });
 }
 
@@ -207,17 +215,17 @@ fn what_is_taken_off_is_off_at_once() {
             let mut datapath = open();
             for _ in 0..50 {
                 attach(&mut datapath, &at);
-                apply(&mut datapath, &[DatapathOp::Detach(at.clone())]);
+                detach(&mut datapath, &at);
                 assert!(ids(&at).is_empty(), "after a detach");
             }
             attach(&mut datapath, &at);
             drop(datapath);
             let mut second = open();
-            assert_eq!(second.sweep().unwrap(), 1);
+            assert_eq!(sweep(&mut second), 1);
             assert!(ids(&at).is_empty(), "after a sweep");
             attach(&mut second, &at);
             drop(second);
-            apply(&mut open(), &[DatapathOp::Detach(at.clone())]);
+            detach(&mut open(), &at);
             assert!(ids(&at).is_empty(), "after the detach of an earlier run's");
         }
     });
@@ -248,7 +256,7 @@ fn another_program_at_the_same_place_sees_every_packet_too() {
             assert!(Instant::now() < deadline, "a packet stopped at the first");
             socket.send_to(b"all", "192.0.2.255:9").unwrap();
         }
-        apply(&mut ours, &[DatapathOp::Detach(at.clone())]);
+        detach(&mut ours, &at);
         assert_eq!(ids(&at).len(), 1);
         assert_eq!(attached(&other), BTreeSet::from([at]));
     });

@@ -2,12 +2,20 @@
 
 #![allow(dead_code, reason = "each crate of tests uses one of the two ways in")]
 
-use std::{process::Command, thread};
+use std::{
+    process::Command,
+    sync::{Mutex, PoisonError},
+    thread,
+};
 
 use nix::{
     mount::{MsFlags, mount, umount},
     sched::{CloneFlags, unshare},
 };
+
+/// Held while a child runs. At its start it holds a copy of every descriptor, those of other tests
+/// included, and what they close meanwhile stays open.
+static CHILD: Mutex<()> = Mutex::new(());
 
 /// Where the kernel's BPF file system belongs.
 const BPFFS: &str = "/sys/fs/bpf";
@@ -60,11 +68,17 @@ fn apart(namespaces: CloneFlags, test: impl FnOnce() + Send + 'static) {
     }
 }
 
+/// Does what must end with the last descriptor, while no child holds copies.
+pub fn undisturbed<T>(act: impl FnOnce() -> T) -> T {
+    let _guard = CHILD.lock().unwrap_or_else(PoisonError::into_inner);
+    act()
+}
+
 /// Runs a command line, split at spaces, and returns what it printed.
 pub fn run(line: &str) -> String {
     let mut words = line.split_ascii_whitespace();
     let program = words.next().unwrap();
-    let output = Command::new(program).args(words).output().unwrap();
+    let output = undisturbed(|| Command::new(program).args(words).output().unwrap());
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "`{line}` failed: {error}{text}");

@@ -5,7 +5,7 @@ use nix::net::if_::if_nametoindex;
 use weft::datapath::{Attachment, Datapath, DatapathOp};
 use weft_common::stats::Hook;
 
-use crate::world::World;
+use crate::{netns::undisturbed, world::World};
 
 const BUDGET: u32 = 100_000;
 
@@ -37,7 +37,7 @@ fn every_program_is_cheap_to_verify() {
             let bytes = program.size_translated().unwrap();
             println!("{}: {verified} verified, {bytes} bytes", hook.name());
             assert!(verified < BUDGET, "{}: {verified}", hook.name());
-            world.datapath.apply(&DatapathOp::Detach(at)).unwrap();
+            undisturbed(|| world.put(DatapathOp::Detach(at)));
         }
     });
 }
