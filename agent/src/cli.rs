@@ -108,6 +108,10 @@ pub struct RunArgs {
     /// Whether the programs take packets; off: they guard and count, the kernel moves everything.
     #[arg(long, value_enum, default_value_t = FastPathChoice::Auto)]
     pub fast_path: FastPathChoice,
+    /// What the programs refuse: whatever no legitimate peer or container can have sent (strict),
+    /// tunnel packets of senders that are no peer (peers), or nothing (flannel).
+    #[arg(long, value_enum, default_value_t = GuardChoice::Strict)]
+    pub guard: GuardChoice,
     /// Where the agent answers `weft status`.
     #[arg(long, default_value = SOCKET)]
     pub socket: PathBuf,
@@ -139,6 +143,17 @@ pub enum FastPathChoice {
     On,
     /// Off.
     Off,
+}
+
+/// `--guard`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum GuardChoice {
+    /// Peers only, and only for themselves; containers only from their host's subnet.
+    Strict,
+    /// Peers only.
+    Peers,
+    /// Anybody, as with flannel.
+    Flannel,
 }
 
 /// `--log-format`.

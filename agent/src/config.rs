@@ -5,7 +5,8 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 use regex::Regex;
 
 use crate::{
-    cli::{DatapathChoice, FastPathChoice, RunArgs},
+    cli::{DatapathChoice, FastPathChoice, GuardChoice, RunArgs},
+    reconcile::desired::Guard,
     store::etcd::EtcdConfig,
     uplink::UplinkRequest,
 };
@@ -37,6 +38,8 @@ pub struct Config {
     pub datapath: DatapathChoice,
     /// Whether the programs take packets.
     pub fast_path: FastPathChoice,
+    /// What the guard refuses.
+    pub guard: Guard,
     /// Where the agent answers.
     pub socket: PathBuf,
 }
@@ -103,6 +106,11 @@ impl TryFrom<RunArgs> for Config {
             firewall_every: Duration::from_secs(args.iptables_resync),
             datapath: args.datapath,
             fast_path: args.fast_path,
+            guard: match args.guard {
+                GuardChoice::Strict => Guard::Strict,
+                GuardChoice::Peers => Guard::Peers,
+                GuardChoice::Flannel => Guard::Flannel,
+            },
             socket: args.socket,
         })
     }

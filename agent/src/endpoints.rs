@@ -11,7 +11,7 @@ use std::{
 };
 
 use ipnet::{IpNet, Ipv4Net};
-use weft_common::endpoint::{ENDPOINT_HOOKED, ENDPOINT_PEER, EndpointEntry};
+use weft_common::endpoint::{ENDPOINT_HOOKED, ENDPOINT_PEER, EndpointEntry, PortEntry};
 
 use crate::{
     model::net::{IfIndex, Mac},
@@ -48,17 +48,7 @@ impl Endpoint {
     pub fn to_entry(&self, host: &ObservedHost, hooked: bool) -> Option<EndpointEntry> {
         let bridge = host.links.get(&self.bridge)?;
         let port = host.links.get(&self.port)?;
-        let mut flags = 0;
-        if (port.kind
-            == LinkKind::Veth {
-                peer_elsewhere: true,
-            })
-        {
-            flags |= ENDPOINT_PEER;
-        }
-        if hooked {
-            flags |= ENDPOINT_HOOKED;
-        }
+        let flags = flags(port, hooked);
         Some(EndpointEntry {
             ifindex: self.port.get(),
             mac: self.mac.0,
@@ -68,6 +58,31 @@ impl Endpoint {
             flags,
         })
     }
+}
+
+/// What `PORTS` says of a port; `None` when its bridge has no MAC.
+#[must_use]
+pub fn port_entry(host: &ObservedHost, port: &Link, hooked: bool) -> Option<PortEntry> {
+    let bridge = host.links.get(&port.master?)?;
+    Some(PortEntry {
+        bridge: bridge.index.get(),
+        bridge_mac: bridge.mac?.0,
+        _pad: [0; 2],
+        bridge_mtu: bridge.mtu,
+        flags: flags(port, hooked),
+    })
+}
+
+fn flags(port: &Link, hooked: bool) -> u32 {
+    let elsewhere = LinkKind::Veth {
+        peer_elsewhere: true,
+    };
+    let peer = if port.kind == elsewhere {
+        ENDPOINT_PEER
+    } else {
+        0
+    };
+    peer | if hooked { ENDPOINT_HOOKED } else { 0 }
 }
 
 /// The bridges whose containers are ours: they own an address inside our subnet. A bridge that
@@ -100,14 +115,14 @@ pub fn ports<'a>(host: &'a ObservedHost, bridges: &BTreeSet<IfIndex>) -> Vec<&'a
         .collect()
 }
 
-/// The host's own addresses inside its subnet, with their device: never endpoints.
+/// The host's own addresses, with their device: never endpoints, and where its VXLAN socket listens.
 #[must_use]
-pub fn locals(host: &ObservedHost, subnet: Ipv4Net) -> BTreeMap<Ipv4Addr, IfIndex> {
+pub fn locals(host: &ObservedHost) -> BTreeMap<Ipv4Addr, IfIndex> {
     host.addresses
         .iter()
         .filter_map(|(link, net)| match net {
-            IpNet::V4(net) if subnet.contains(&net.addr()) => Some((net.addr(), *link)),
-            _ => None,
+            IpNet::V4(net) => Some((net.addr(), *link)),
+            IpNet::V6(_) => None,
         })
         .collect()
 }
@@ -126,7 +141,7 @@ pub fn join(
         .filter(|entry| bridges.contains(&entry.bridge) && is_live(host, entry))
         .map(|entry| ((entry.bridge, entry.mac), entry.port))
         .collect();
-    let own = locals(host, subnet);
+    let own = locals(host);
     let mut seen: BTreeMap<Ipv4Addr, Vec<(IfIndex, &Neighbour)>> = BTreeMap::new();
     for ((link, address), neighbour) in &host.neighbours {
         match address {

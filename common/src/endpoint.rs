@@ -8,6 +8,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub const ENDPOINT_PEER: u32 = 1;
 /// The port has our programs. Without it the bridge's hook may take what came in by this port.
 pub const ENDPOINT_HOOKED: u32 = 2;
+/// A port's program entered the endpoint when it saw the container's ARP; the agent has not
+/// confirmed it yet.
+pub const ENDPOINT_PROVISIONAL: u32 = 4;
 
 /// Value of `ENDPOINTS`, keyed by the container's address.
 #[repr(C)]
@@ -27,6 +30,22 @@ pub struct EndpointEntry {
     pub flags: u32,
 }
 
+/// Value of `PORTS`, keyed by the port's number.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct PortEntry {
+    /// The bridge that the port belongs to.
+    pub bridge: u32,
+    /// MAC of the bridge.
+    pub bridge_mac: [u8; 6],
+    /// Padding, zero.
+    pub _pad: [u8; 2],
+    /// MTU of the bridge, in bytes of IP packet.
+    pub bridge_mtu: u32,
+    /// `ENDPOINT_*` bits of what is behind the port.
+    pub flags: u32,
+}
+
 /// Value of `LOCALS`, keyed by the address.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -37,3 +56,4 @@ pub struct LocalEntry {
 
 const _: () = assert!(size_of::<EndpointEntry>() == 28 && align_of::<EndpointEntry>() == 4);
 const _: () = assert!(size_of::<LocalEntry>() == 4);
+const _: () = assert!(size_of::<PortEntry>() == 20 && align_of::<PortEntry>() == 4);

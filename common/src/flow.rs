@@ -46,6 +46,55 @@ pub struct FlowEntry {
     pub why: u32,
 }
 
+/// Key of `NATED_PAIRS`: a later fragment has no ports, so fragments go by their addresses.
+#[repr(C)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
+pub struct PairKey {
+    /// The container's address.
+    pub local: [u8; 4],
+    /// The other side's address.
+    pub remote: [u8; 4],
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Padding, zero.
+    pub _pad: [u8; 3],
+}
+
+impl FlowKey {
+    /// The pair that the flow is between.
+    #[must_use]
+    #[inline(always)]
+    pub const fn pair(&self) -> PairKey {
+        PairKey {
+            local: self.local,
+            remote: self.remote,
+            protocol: self.protocol,
+            _pad: [0; 3],
+        }
+    }
+}
+
+/// Value of `NATED_PAIRS`: that the entry is there says it all.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct PairEntry {
+    /// Always 1.
+    pub nated: u32,
+}
+
 /// The one entry of `FLOW_STATE`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -57,4 +106,6 @@ pub struct FlowState {
 
 const _: () = assert!(size_of::<FlowKey>() == 16 && align_of::<FlowKey>() == 1);
 const _: () = assert!(size_of::<FlowEntry>() == 4);
+const _: () = assert!(size_of::<PairKey>() == 12 && align_of::<PairKey>() == 1);
+const _: () = assert!(size_of::<PairEntry>() == 4);
 const _: () = assert!(size_of::<FlowState>() == 4);

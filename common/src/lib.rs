@@ -12,6 +12,7 @@ pub mod flow;
 pub mod peer;
 #[cfg(feature = "user")]
 mod pod;
+pub mod refusal;
 pub mod settings;
 pub mod stats;
 pub mod wire;

@@ -2,6 +2,10 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+/// The guard drops tunnel packets of senders that are no peer.
+pub const GUARD_PEERS: u32 = 2;
+/// The guard drops whatever no legitimate peer or container can have sent.
+pub const GUARD_STRICT: u32 = 4;
 /// Packets may be taken. Without it the programs guard and count, and leave every packet alone.
 pub const FAST_PATH: u32 = 1;
 
@@ -15,6 +19,10 @@ pub struct DatapathSettings {
     pub subnet: [u8; 4],
     /// Netmask of this host's subnet.
     pub subnet_mask: [u8; 4],
+    /// Network address of the whole overlay.
+    pub network: [u8; 4],
+    /// Netmask of the whole overlay.
+    pub network_mask: [u8; 4],
     /// This host's VTEP address.
     pub vtep_addr: [u8; 4],
     /// This host's VTEP MAC.
@@ -31,7 +39,7 @@ pub struct DatapathSettings {
     pub port_max: u32,
     /// TTL of the outer packet (`ip_default_ttl`).
     pub ttl: u32,
-    /// `FAST_PATH` and later bits. Zero in a map that nobody filled: the programs then do nothing.
+    /// `FAST_PATH` and `GUARD_*` bits. Zero in a map that nobody filled: the programs then do nothing.
     pub flags: u32,
     /// Not zero once the agent has filled the entry: the guard judges nothing before.
     pub ready: u32,
@@ -51,5 +59,5 @@ pub struct ConntrackOffsets {
     pub known: u32,
 }
 
-const _: () = assert!(size_of::<DatapathSettings>() == 48 && align_of::<DatapathSettings>() == 4);
+const _: () = assert!(size_of::<DatapathSettings>() == 56 && align_of::<DatapathSettings>() == 4);
 const _: () = assert!(size_of::<ConntrackOffsets>() == 12);

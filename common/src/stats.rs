@@ -130,6 +130,14 @@ reasons! {
     NoFlow = 34, "no_flow", Recorded;
     /// A port's program has passed the packet on: the bridge's leaves it alone.
     PortPassed = 35, "port_passed", Passed;
+    /// A container sent into the overlay from a source outside its host's subnet.
+    DropForeignSource = 36, "drop_foreign_source", Dropped;
+    /// A container sent a tunnel packet to this host or to a peer.
+    DropContainerTunnel = 37, "drop_container_tunnel", Dropped;
+    /// A port's program entered an endpoint that it heard of by ARP.
+    Provisional = 38, "provisional_endpoint", Passed;
+    /// The guard's mode lets it through: the kernel takes it.
+    Unguarded = 39, "unguarded", Passed;
 }
 
 macro_rules! hooks {

@@ -18,7 +18,9 @@ use crate::{
 /// Everything behind the outer IPv4 header that the program reads: UDP, VXLAN, inner Ethernet and
 /// inner IPv4 header.
 const TUNNEL: usize = UDP_LEN + VXLAN_LEN + ETH_LEN + IPV4_LEN;
-/// Where the inner packet's transport header starts.
+/// Where the inner packet starts.
+const INNER_IP: usize = ETH_LEN + OVERHEAD;
+/// Where its transport header starts when it has no options.
 const INNER_TRANSPORT: usize = HEADERS + TUNNEL;
 
 /// Takes the packet, or says why it goes on or is dropped.
@@ -57,10 +59,10 @@ fn admit_unusual(
     outer: &Ipv4,
     reason: Reason,
 ) -> Reason {
-    let transport = ETH_LEN + usize::from(outer.version_ihl() & 0xf) * 4;
+    let transport = ETH_LEN + outer.header_len();
     let ours = !outer.is_later_fragment() && packet.read::<2>(transport + 2) == Some(settings.port);
     if ours && !maps::is_vtep(outer.source()) {
-        return Reason::DropUnknownPeer;
+        return guard::unknown_peer(settings);
     }
     reason
 }
@@ -84,7 +86,7 @@ fn take(
         return Err(if maps::is_vtep(outer.source()) {
             Reason::NotIpv4
         } else {
-            Reason::DropUnknownPeer
+            guard::unknown_peer(settings)
         });
     }
     let mut inner = Ipv4 {
@@ -96,12 +98,8 @@ fn take(
     if inner.version_ihl() >> 4 != 4 {
         return Err(Reason::BadHeader);
     }
-    guard::admit_tunnelled(
-        settings,
-        outer.source(),
-        inner.source(),
-        inner.destination(),
-    )?;
+    let transport = INNER_IP + inner.header_len();
+    guard::admit_tunnelled(settings, packet, outer.source(), &inner, transport)?;
     // The guard comes first: the stack takes a tag of VLAN 0, and what goes to many, too.
     require_untagged(packet)?;
     if !packet.is_for_host() || tunnel[16..22] != settings.vtep_mac {

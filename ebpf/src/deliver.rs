@@ -8,7 +8,7 @@ use weft_common::{
 };
 
 use crate::{
-    flow::{Local, require_unrecorded},
+    flow::{Local, require_stackless},
     maps,
     packet::Packet,
     parse::{Ipv4, segment_len},
@@ -38,7 +38,7 @@ pub fn receiver(
     if segment > endpoint.bridge_mtu {
         return Err(Reason::TooBig);
     }
-    require_unrecorded(packet, ip, transport, Local::Destination)?;
+    require_stackless(packet, ip, transport, Local::Destination)?;
     Ok(endpoint)
 }
 

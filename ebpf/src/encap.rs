@@ -9,8 +9,8 @@ use weft_common::{
 };
 
 use crate::{
-    deliver,
-    flow::{Local, require_unrecorded},
+    arp, deliver,
+    flow::{Local, require_stackless},
     guard, maps,
     packet::{Packet, random},
     parse::{Frame, HEADERS, require_untagged, segment_len},
@@ -53,17 +53,21 @@ fn take(packet: &Packet<'_>, place: Place, overlay: &mut bool) -> Result<Verdict
     if settings.ready == 0 {
         return Err(Reason::NotReady);
     }
+    if place == Place::Port && packet.protocol() == arp::PROTOCOL {
+        return Err(arp::heard(settings, packet));
+    }
     let frame = Frame::read(packet)?;
-    require_untagged(packet)?;
     let ip = frame.ip();
-    let peer = maps::peer_of(ip.destination()).ok_or(Reason::NotOverlay)?;
+    let Some(peer) = maps::peer_of(ip.destination()) else {
+        guard::admit_outside(settings, packet, &ip, ETH_LEN + ip.header_len())?;
+        return Err(Reason::NotOverlay);
+    };
     *overlay = true;
     if place == Place::Bridge && packet.tc_index() == PASSED_OVERLAY {
         return Err(Reason::PortPassed);
     }
-    if !guard::is_ours(settings, ip.source()) {
-        return Err(Reason::ForeignSource);
-    }
+    guard::admit_source(settings, &ip)?;
+    require_untagged(packet)?;
     let bytes = packet.len();
     ip.require_plain(bytes.wrapping_sub(ETH_LEN as u32))?;
     let segment = segment_len(packet, &ip, HEADERS).ok_or(Reason::OtherAggregate)?;
@@ -98,7 +102,7 @@ fn take(packet: &Packet<'_>, place: Place, overlay: &mut bool) -> Result<Verdict
     if place == Place::Bridge && tracking_of(packet) != Tracking::None {
         return Err(Reason::RecordedFlow);
     }
-    require_unrecorded(packet, &ip, HEADERS, Local::Source)?;
+    require_stackless(packet, &ip, HEADERS, Local::Source)?;
 
     let headers = outer_headers(&outer(settings, peer.vtep_addr, peer.vtep_mac, packet, &ip));
     let aggregate = packet.gso_size() != 0;

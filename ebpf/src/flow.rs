@@ -101,9 +101,10 @@ pub fn key_of(
     }
 }
 
-/// Refuses a packet whose flow the stack carries, or while the record is not complete.
+/// Refuses a packet whose flow the stack carries, or while the record is not complete. Fragments go
+/// by their pair of addresses: only the first has ports, and all must take one way.
 #[inline(always)]
-pub fn require_unrecorded(
+pub fn require_stackless(
     packet: &Packet<'_>,
     ip: &Ipv4,
     transport: usize,
@@ -111,6 +112,18 @@ pub fn require_unrecorded(
 ) -> Result<(), Reason> {
     if maps::flows_full() {
         return Err(Reason::FlowsFull);
+    }
+    if ip.is_fragment() {
+        let none = Ports {
+            source: [0; 2],
+            destination: [0; 2],
+        };
+        let pair = key(ip, ip.protocol(), none, local).pair();
+        return if maps::is_nated_pair(&pair) {
+            Err(Reason::RecordedFlow)
+        } else {
+            Ok(())
+        };
     }
     let (key, _) = key_of(packet, ip, transport, local).ok_or(Reason::BadHeader)?;
     match maps::recorded(&key) {

@@ -1,36 +1,68 @@
-//! Who may speak: only peers, and only for themselves.
+//! Who may speak: only peers, and only for themselves; and no container for the tunnel.
 
-use weft_common::{settings::DatapathSettings, stats::Reason};
+use weft_common::{
+    settings::{DatapathSettings, GUARD_PEERS, GUARD_STRICT},
+    stats::Reason,
+    wire::PROTO_UDP,
+};
 
-use crate::maps;
+use crate::{maps, packet::Packet, parse::Ipv4};
 
 /// Whether an address is inside this host's subnet.
 #[inline(always)]
 pub fn is_ours(settings: &DatapathSettings, address: [u8; 4]) -> bool {
-    let mask = u32::from_ne_bytes(settings.subnet_mask);
-    u32::from_ne_bytes(address) & mask == u32::from_ne_bytes(settings.subnet)
+    within(address, settings.subnet, settings.subnet_mask)
 }
 
-/// A tunnel packet from `outer`, with these inner addresses: the sender must be a peer, speak for
-/// its own lease or for its node address, and to us.
+/// Whether an address is inside the overlay.
+#[inline(always)]
+fn is_overlay(settings: &DatapathSettings, address: [u8; 4]) -> bool {
+    within(address, settings.network, settings.network_mask)
+}
+
+#[inline(always)]
+fn within(address: [u8; 4], net: [u8; 4], mask: [u8; 4]) -> bool {
+    u32::from_ne_bytes(address) & u32::from_ne_bytes(mask) == u32::from_ne_bytes(net)
+}
+
+/// The reason as the guard's mode has it: a drop only where one of the `modes` is on.
+#[inline(always)]
+fn refusal(settings: &DatapathSettings, modes: u32, reason: Reason) -> Reason {
+    if settings.flags & modes != 0 {
+        reason
+    } else {
+        Reason::Unguarded
+    }
+}
+
+/// The refusal of a sender that is no peer.
+#[inline(always)]
+pub fn unknown_peer(settings: &DatapathSettings) -> Reason {
+    refusal(
+        settings,
+        GUARD_PEERS | GUARD_STRICT,
+        Reason::DropUnknownPeer,
+    )
+}
+
+/// A tunnel packet from `outer` with this packet inside, whose transport starts at `transport`: the
+/// sender must be a peer, speak for its own lease or for its node address, and to us.
 #[inline(always)]
 pub fn admit_tunnelled(
     settings: &DatapathSettings,
+    packet: &Packet<'_>,
     outer: [u8; 4],
-    source: [u8; 4],
-    destination: [u8; 4],
+    inner: &Ipv4,
+    transport: usize,
 ) -> Result<(), Reason> {
-    match maps::peer_of(source) {
+    match maps::peer_of(inner.source()) {
         Some(peer) if peer.vtep_addr == outer => {}
         // One node may hold several leases for a while: after a change of its subnet.
-        _ if !maps::is_vtep(outer) => return Err(Reason::DropUnknownPeer),
-        _ if source == outer => {}
-        _ => return Err(Reason::DropSpoofedInner),
+        _ if !maps::is_vtep(outer) => return Err(unknown_peer(settings)),
+        _ if inner.source() == outer => {}
+        _ => return Err(refusal(settings, GUARD_STRICT, Reason::DropSpoofedInner)),
     }
-    if !is_ours(settings, destination) {
-        return Err(Reason::DropNotOurs);
-    }
-    Ok(())
+    admit_inside(settings, packet, inner, transport)
 }
 
 /// A packet that the kernel decapsulated: the outer source is gone, so some peer must own the
@@ -38,14 +70,77 @@ pub fn admit_tunnelled(
 #[inline(always)]
 pub fn admit_decapsulated(
     settings: &DatapathSettings,
-    source: [u8; 4],
-    destination: [u8; 4],
+    packet: &Packet<'_>,
+    inner: &Ipv4,
+    transport: usize,
 ) -> Result<(), Reason> {
+    let source = inner.source();
     if is_ours(settings, source) || !(maps::peer_of(source).is_some() || maps::is_vtep(source)) {
-        return Err(Reason::DropSpoofedInner);
+        return Err(refusal(settings, GUARD_STRICT, Reason::DropSpoofedInner));
     }
-    if !is_ours(settings, destination) {
-        return Err(Reason::DropNotOurs);
+    admit_inside(settings, packet, inner, transport)
+}
+
+/// What is inside must be for us, and no tunnel packet for this host's own socket: that would come
+/// out of the kernel with no trace of who sent it.
+#[inline(always)]
+fn admit_inside(
+    settings: &DatapathSettings,
+    packet: &Packet<'_>,
+    inner: &Ipv4,
+    transport: usize,
+) -> Result<(), Reason> {
+    if !is_ours(settings, inner.destination()) {
+        return Err(refusal(settings, GUARD_STRICT, Reason::DropNotOurs));
+    }
+    if is_tunnel(settings, packet, inner, transport) && maps::is_local(inner.destination()) {
+        return Err(refusal(settings, GUARD_STRICT, Reason::DropContainerTunnel));
     }
     Ok(())
+}
+
+/// What a container sends to somewhere that is no peer's subnet: not a tunnel packet to this host
+/// or to a peer. Its other traffic is not ours to judge.
+#[inline(always)]
+pub fn admit_outside(
+    settings: &DatapathSettings,
+    packet: &Packet<'_>,
+    ip: &Ipv4,
+    transport: usize,
+) -> Result<(), Reason> {
+    if is_tunnel(settings, packet, ip, transport) {
+        let to = ip.destination();
+        if to == settings.vtep_addr || maps::is_local(to) || maps::is_vtep(to) {
+            return Err(refusal(settings, GUARD_STRICT, Reason::DropContainerTunnel));
+        }
+    }
+    admit_source(settings, ip)
+}
+
+/// What a container sends into the overlay must be from this host's subnet.
+#[inline(always)]
+pub fn admit_source(settings: &DatapathSettings, ip: &Ipv4) -> Result<(), Reason> {
+    if is_overlay(settings, ip.destination()) && !is_ours(settings, ip.source()) {
+        return Err(
+            match refusal(settings, GUARD_STRICT, Reason::DropForeignSource) {
+                Reason::Unguarded => Reason::ForeignSource,
+                reason => reason,
+            },
+        );
+    }
+    Ok(())
+}
+
+/// Whether a packet is UDP to the overlay's port. Later fragments have no port; without the first
+/// they come to nothing.
+#[inline(always)]
+fn is_tunnel(
+    settings: &DatapathSettings,
+    packet: &Packet<'_>,
+    ip: &Ipv4,
+    transport: usize,
+) -> bool {
+    ip.protocol() == PROTO_UDP
+        && !ip.is_later_fragment()
+        && packet.read::<2>(transport + 2) == Some(settings.port)
 }

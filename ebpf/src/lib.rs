@@ -11,6 +11,7 @@
     reason = "lengths are cut to the bits of their field"
 )]
 
+pub mod arp;
 pub mod decap;
 pub mod deliver;
 pub mod encap;
@@ -21,5 +22,6 @@ pub mod overlay;
 pub mod packet;
 pub mod parse;
 pub mod record;
+pub mod sample;
 pub mod stats;
 pub mod verdict;

@@ -3,14 +3,18 @@
 
 use aya_ebpf::{
     Global,
-    btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, lpm_trie::Key},
+    bindings::BPF_NOEXIST,
+    btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf, lpm_trie::Key},
     macros::btf_map,
 };
 use weft_common::{
-    abi::{DEFAULT_FLOWS, MAX_ENDPOINTS, MAX_LOCALS, MAX_PEERS},
-    endpoint::{EndpointEntry, LocalEntry},
-    flow::{FlowEntry, FlowKey, FlowState},
+    abi::{
+        DEFAULT_FLOWS, MAX_ENDPOINTS, MAX_LOCALS, MAX_PAIRS, MAX_PEERS, MAX_PORTS, REFUSALS_LEN,
+    },
+    endpoint::{EndpointEntry, LocalEntry, PortEntry},
+    flow::{FlowEntry, FlowKey, FlowState, PairEntry, PairKey},
     peer::{PeerEntry, VtepEntry},
+    refusal::{EVERY_NS, Refusal},
     settings::{ConntrackOffsets, DatapathSettings},
     stats::{COUNTERS_LEN, Count},
 };
@@ -24,9 +28,21 @@ static VTEPS: HashMap<[u8; 4], VtepEntry, { MAX_PEERS as usize }> = HashMap::new
 /// Local containers by address.
 #[btf_map]
 static ENDPOINTS: HashMap<[u8; 4], EndpointEntry, { MAX_ENDPOINTS as usize }> = HashMap::new();
-/// The host's own addresses inside its subnet.
+/// The host's own addresses.
 #[btf_map]
 static LOCALS: HashMap<[u8; 4], LocalEntry, { MAX_LOCALS as usize }> = HashMap::new();
+/// Ports of our bridges.
+#[btf_map]
+static PORTS: HashMap<u32, PortEntry, { MAX_PORTS as usize }> = HashMap::new();
+/// Pairs of addresses with a translated flow.
+#[btf_map]
+static NATED_PAIRS: HashMap<PairKey, PairEntry, { MAX_PAIRS as usize }> = HashMap::new();
+/// Samples of what was dropped.
+#[btf_map]
+static REFUSALS: RingBuf<Refusal, { REFUSALS_LEN as usize }> = RingBuf::new();
+/// When this CPU last sent a sample, in nanoseconds since the start of the machine.
+#[btf_map]
+static SAMPLED: PerCpuArray<u64, 1> = PerCpuArray::new();
 /// Flows that the stack carries. Its size is set when it is loaded.
 #[btf_map]
 static FLOWS: HashMap<FlowKey, FlowEntry, { DEFAULT_FLOWS as usize }> = HashMap::new();
@@ -72,6 +88,49 @@ pub fn endpoint(address: [u8; 4]) -> Option<&'static EndpointEntry> {
     // SAFETY: only the agent writes entries; a slot reused while we read gives a mix of two
     // containers for one packet, which the MAC check of the receiver or sender refuses.
     unsafe { ENDPOINTS.get(address) }
+}
+
+/// Enters an endpoint where there is none. An entry that is there is the agent's, and stays.
+#[inline(always)]
+pub fn enter_endpoint(address: [u8; 4], entry: &EndpointEntry) -> bool {
+    ENDPOINTS
+        .insert(address, entry, u64::from(BPF_NOEXIST))
+        .is_ok()
+}
+
+/// What is behind a port of one of our bridges.
+#[inline(always)]
+pub fn port(ifindex: u32) -> Option<&'static PortEntry> {
+    // SAFETY: only the agent writes entries; a slot reused while we read gives an endpoint that the
+    // agent takes back.
+    unsafe { PORTS.get(ifindex) }
+}
+
+/// Whether the stack translates a flow between the two.
+#[inline(always)]
+pub fn is_nated_pair(pair: &PairKey) -> bool {
+    NATED_PAIRS.get_ptr(pair).is_some()
+}
+
+/// Says that the stack translates a flow between the two; false when there is no room.
+#[inline(always)]
+pub fn mark_nated_pair(pair: &PairKey) -> bool {
+    NATED_PAIRS.insert(pair, PairEntry { nated: 1 }, 0).is_ok()
+}
+
+/// Sends a sample for the log, unless this CPU sent one a moment ago. A full ring loses it.
+#[inline(always)]
+pub fn sample(now: u64, refusal: &Refusal) {
+    let Some(last) = SAMPLED.get_ptr_mut(0) else {
+        return;
+    };
+    // SAFETY: this CPU's own word.
+    if now.wrapping_sub(unsafe { *last }) < EVERY_NS {
+        return;
+    }
+    // SAFETY: this CPU's own word.
+    unsafe { *last = now };
+    let _ = REFUSALS.output(refusal, 0);
 }
 
 /// Whether the address is one of the host's own.

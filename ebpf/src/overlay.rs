@@ -24,7 +24,7 @@ pub fn from_overlay(packet: &Packet<'_>) -> Result<Verdict, Reason> {
     if ip.version_ihl() >> 4 != 4 {
         return Err(Reason::BadHeader);
     }
-    guard::admit_decapsulated(settings, ip.source(), ip.destination())?;
+    guard::admit_decapsulated(settings, packet, &ip, ETH_LEN + ip.header_len())?;
     // The guard comes first: the stack takes a tag of VLAN 0, and what goes to many, too.
     require_untagged(packet)?;
     if !packet.is_for_host() {

@@ -8,8 +8,9 @@ use aya_ebpf::{
         BPF_F_ADJ_ROOM_NO_CSUM_RESET, bpf_adj_room_mode, bpf_redir_neigh,
     },
     helpers::{
-        bpf_csum_level, bpf_get_hash_recalc, bpf_get_prandom_u32, bpf_probe_read_kernel,
-        bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_load_bytes,
+        bpf_csum_level, bpf_get_hash_recalc, bpf_get_prandom_u32, bpf_ktime_get_ns,
+        bpf_probe_read_kernel, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer,
+        bpf_skb_load_bytes,
     },
     programs::TcContext,
 };
@@ -251,6 +252,13 @@ impl<'a> Packet<'a> {
 pub fn kernel_word(address: u64) -> Option<u64> {
     // SAFETY: the helper checks the address itself.
     unsafe { bpf_probe_read_kernel(address as *const u64) }.ok()
+}
+
+/// Nanoseconds since the start of the machine.
+#[inline(always)]
+pub fn now() -> u64 {
+    // SAFETY: no arguments.
+    unsafe { bpf_ktime_get_ns() }
 }
 
 /// A number that is different for each packet.

@@ -100,6 +100,12 @@ impl Ipv4 {
         u16::from_be_bytes([self.bytes[6], self.bytes[7]]) & FRAGMENT_BITS != 0
     }
 
+    /// Bytes of the header, options included.
+    #[inline(always)]
+    pub fn header_len(&self) -> usize {
+        usize::from(self.version_ihl() & 0xf) * 4
+    }
+
     /// Hops left.
     #[inline(always)]
     pub fn ttl(&self) -> u8 {
@@ -132,8 +138,8 @@ impl Ipv4 {
         fold(ipv4_sum(&self.bytes)) == 0
     }
 
-    /// Refuses what the fast path does not carry: options, fragments, an expiring TTL, a header
-    /// that does not describe the `available` bytes behind it.
+    /// Refuses what the fast path does not carry: options, an expiring TTL, a header that does not
+    /// describe the `available` bytes behind it.
     #[inline(always)]
     pub fn require_plain(&self, available: u32) -> Result<(), Reason> {
         if self.version_ihl() != 0x45 {
@@ -144,9 +150,6 @@ impl Ipv4 {
                     Reason::BadHeader
                 },
             );
-        }
-        if self.is_fragment() {
-            return Err(Reason::Fragment);
         }
         if self.ttl() <= 1 {
             return Err(Reason::TtlExpiring);

@@ -98,9 +98,14 @@ fn record(packet: &Packet<'_>, local: Local) -> Result<Reason, Reason> {
         return Err(Reason::NoFlow);
     }
     let known = maps::recorded(&key);
-    if known != Some(why) && known != Some(FLOW_NATED) && !maps::record(&key, why) {
-        maps::set_flows_full();
-        return Err(Reason::RecordFailed);
+    if known != Some(why) && known != Some(FLOW_NATED) {
+        // The flow first: whoever takes a pair back looks for its flows afterwards.
+        let noted =
+            maps::record(&key, why) && (why != FLOW_NATED || maps::mark_nated_pair(&key.pair()));
+        if !noted {
+            maps::set_flows_full();
+            return Err(Reason::RecordFailed);
+        }
     }
     Ok(if why == FLOW_NATED {
         Reason::RecordedNat

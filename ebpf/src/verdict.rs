@@ -2,7 +2,7 @@
 
 use weft_common::stats::{Fate, Hook, Reason};
 
-use crate::{packet::Packet, stats};
+use crate::{packet::Packet, sample, stats};
 
 /// "Go on": the next TCX program, classic filters, then the stack. `TC_ACT_OK` would hide the
 /// packet from every later program (kernel `tcx_action_code`).
@@ -39,7 +39,10 @@ pub fn action(hook: Hook, packet: &Packet<'_>, outcome: Result<Verdict, Reason>)
             packet.log(hook, reason);
             stats::count(hook, reason, packet.len());
             match reason.fate() {
-                Fate::Dropped => DROP,
+                Fate::Dropped => {
+                    sample::refused(packet, hook, reason);
+                    DROP
+                }
                 Fate::Taken | Fate::Passed | Fate::Missed | Fate::Recorded => NEXT,
             }
         }

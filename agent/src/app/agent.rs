@@ -154,8 +154,15 @@ async fn serve(
     if let Some(datapath) = &mut datapath {
         tasks.spawn(datapath.pump_log().map_err(|error| privileged(&error))?);
     }
-    if datapath.is_none() {
-        prepare::detach_leftovers(&network);
+    match &datapath {
+        Some(datapath) => {
+            tasks.spawn(
+                datapath
+                    .log_refusals()
+                    .map_err(|error| privileged(&error))?,
+            );
+        }
+        None => prepare::detach_leftovers(&network),
     }
 
     let (news, heard) = mpsc::channel::<StoreNews>(NEWS);
@@ -204,6 +211,7 @@ async fn serve(
         sysctls,
         kernel,
         fast_path,
+        guard: config.guard,
         memory: Memory::default(),
     };
     let key_of = move |subnet| store.key_of(subnet);

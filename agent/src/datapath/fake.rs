@@ -58,6 +58,8 @@ impl Datapath for FakeDatapath {
             DatapathOp::DeleteEndpoint(addr) => _ = state.endpoints.remove(&addr),
             DatapathOp::PutLocal(addr, ifindex) => _ = state.locals.insert(addr, ifindex),
             DatapathOp::DeleteLocal(addr) => _ = state.locals.remove(&addr),
+            DatapathOp::PutPort(link, port) => _ = state.ports.insert(link, port),
+            DatapathOp::DeletePort(link) => _ = state.ports.remove(&link),
             DatapathOp::Attach(at) => {
                 state
                     .attachments
@@ -92,6 +94,10 @@ impl Datapath for FakeDatapath {
 
     fn forget_flow(&mut self, key: &FlowKey) -> Result<(), DatapathError> {
         self.flows.remove(key);
+        Ok(())
+    }
+
+    fn tend_pairs(&mut self) -> Result<(), DatapathError> {
         Ok(())
     }
 
@@ -130,6 +136,10 @@ impl Datapath for Arc<Mutex<FakeDatapath>> {
 
     fn forget_flow(&mut self, key: &FlowKey) -> Result<(), DatapathError> {
         locked(self, |fake| fake.forget_flow(key))
+    }
+
+    fn tend_pairs(&mut self) -> Result<(), DatapathError> {
+        locked(self, FakeDatapath::tend_pairs)
     }
 
     fn flows_full(&mut self, clear: bool) -> Result<bool, DatapathError> {

@@ -8,7 +8,7 @@ use std::{
 
 use ipnet::Ipv4Net;
 use weft_common::{
-    endpoint::EndpointEntry,
+    endpoint::{EndpointEntry, PortEntry},
     flow::{FlowEntry, FlowKey},
     peer::PeerEntry,
     settings::DatapathSettings,
@@ -43,8 +43,10 @@ pub struct DatapathState {
     pub vteps: BTreeMap<Ipv4Addr, u32>,
     /// Containers by address.
     pub endpoints: BTreeMap<Ipv4Addr, EndpointEntry>,
-    /// The host's own addresses inside its subnet, with their device.
+    /// The host's own addresses, with their device.
     pub locals: BTreeMap<Ipv4Addr, u32>,
+    /// Ports of our bridges, by number.
+    pub ports: BTreeMap<u32, PortEntry>,
     /// Attached programs. Names are compared too: a renamed device is attached anew.
     pub attachments: BTreeSet<Attachment>,
 }
@@ -70,6 +72,10 @@ pub enum DatapathOp {
     PutLocal(Ipv4Addr, u32),
     /// Removes one of the host's own addresses.
     DeleteLocal(Ipv4Addr),
+    /// Adds or replaces a port.
+    PutPort(u32, PortEntry),
+    /// Removes a port.
+    DeletePort(u32),
     /// Hangs a program at a device; atomically replaces an older copy of ours that hangs there.
     Attach(Attachment),
     /// Takes a program off a device.
@@ -88,6 +94,8 @@ impl fmt::Display for DatapathOp {
             Self::DeleteEndpoint(addr) => write!(f, "remove endpoint {addr}"),
             Self::PutLocal(addr, _) => write!(f, "put own address {addr}"),
             Self::DeleteLocal(addr) => write!(f, "remove own address {addr}"),
+            Self::PutPort(link, _) => write!(f, "put port {link}"),
+            Self::DeletePort(link) => write!(f, "remove port {link}"),
             Self::Attach(at) => write!(f, "attach {} at {}", at.hook.name(), at.name),
             Self::Detach(at) => write!(f, "detach {} from {}", at.hook.name(), at.name),
         }
@@ -132,6 +140,9 @@ pub trait Datapath: Send + 'static {
 
     /// Ends a record.
     fn forget_flow(&mut self, key: &FlowKey) -> Result<(), DatapathError>;
+
+    /// Ends the marks of pairs of addresses that have no translated flow any more.
+    fn tend_pairs(&mut self) -> Result<(), DatapathError>;
 
     /// Whether the record overflowed; when `clear`, ends that state.
     fn flows_full(&mut self, clear: bool) -> Result<bool, DatapathError>;

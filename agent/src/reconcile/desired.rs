@@ -7,8 +7,9 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net};
 use weft_common::{
+    endpoint::EndpointEntry,
     peer::{PEER_FAST, PeerEntry},
-    settings::{DatapathSettings, FAST_PATH},
+    settings::{DatapathSettings, FAST_PATH, GUARD_PEERS, GUARD_STRICT},
     stats::Hook,
     wire::OVERHEAD,
 };
@@ -60,6 +61,32 @@ pub struct View<'a> {
     pub kernel: KernelDefaults,
     /// Whether packets may be taken.
     pub fast_path: bool,
+    /// What the guard refuses.
+    pub guard: Guard,
+    /// Containers that a port's program has heard of and the kernel's tables do not have yet.
+    pub provisional: &'a BTreeMap<Ipv4Addr, EndpointEntry>,
+}
+
+/// What the guard refuses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Guard {
+    /// Whatever no legitimate peer or container can have sent.
+    #[default]
+    Strict,
+    /// Tunnel packets of senders that are no peer.
+    Peers,
+    /// Nothing, as flannel.
+    Flannel,
+}
+
+impl Guard {
+    const fn flags(self) -> u32 {
+        match self {
+            Self::Strict => GUARD_STRICT | GUARD_PEERS,
+            Self::Peers => GUARD_PEERS,
+            Self::Flannel => 0,
+        }
+    }
 }
 
 impl View<'_> {
@@ -176,9 +203,19 @@ fn datapath(
             .peers
             .insert(net, peer_entry(view, device, net, vtep, peer));
     }
-    state.locals = endpoints::locals(view.host, own)
+    state.locals = endpoints::locals(view.host)
         .into_iter()
         .map(|(address, link)| (address, link.get()))
+        .collect();
+    let bridges = endpoints::bridges(view.host, own, view.underlay.link);
+    state.ports = endpoints::ports(view.host, &bridges)
+        .into_iter()
+        .filter(|port| !view.fails(Hook::ToContainer, port.index))
+        .filter_map(|port| {
+            let hooked = !view.fails(Hook::FromContainer, port.index);
+            let entry = endpoints::port_entry(view.host, port, hooked)?;
+            Some((port.index.get(), entry))
+        })
         .collect();
     state.endpoints = view
         .endpoints
@@ -190,6 +227,9 @@ fn datapath(
             Some((*address, endpoint.to_entry(view.host, hooked)?))
         })
         .collect();
+    for (address, entry) in view.provisional {
+        state.endpoints.entry(*address).or_insert(*entry);
+    }
     state.attachments = attachments(view, own, device);
     state
 }
@@ -203,6 +243,8 @@ fn settings(view: &View<'_>, own: Ipv4Net) -> DatapathSettings {
     DatapathSettings {
         subnet: own.network().octets(),
         subnet_mask: own.netmask().octets(),
+        network: view.network.network.network().octets(),
+        network_mask: view.network.network.netmask().octets(),
         vtep_addr: view.underlay.address.octets(),
         vtep_mac: view.vtep_mac.0,
         port: view.network.port.to_be_bytes(),
@@ -211,11 +253,12 @@ fn settings(view: &View<'_>, own: Ipv4Net) -> DatapathSettings {
         port_min: port_min.into(),
         port_max: port_max.into(),
         ttl: view.kernel.ttl.into(),
-        flags: if view.fast_path && records {
-            FAST_PATH
-        } else {
-            0
-        },
+        flags: view.guard.flags()
+            | if view.fast_path && records {
+                FAST_PATH
+            } else {
+                0
+            },
         ready: 1,
     }
 }

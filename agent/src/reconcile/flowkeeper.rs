@@ -149,7 +149,7 @@ async fn compare(
     for (key, entry) in record {
         outcome = outcome.and(datapath.record_flow(&key, entry));
     }
-    outcome.map_err(said)?;
+    outcome.and(datapath.tend_pairs()).map_err(said)?;
     Ok(before.len() - forget.len() + new)
 }
 

@@ -1,10 +1,17 @@
 //! One pass of the loop: look at the host, decide, apply, and say how it went.
 
-use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
-use weft_common::stats::Hook;
+use weft_common::{
+    endpoint::{ENDPOINT_PROVISIONAL, EndpointEntry},
+    stats::Hook,
+};
 
 use super::{
     desired::{Desired, View, desired},
@@ -26,6 +33,9 @@ const ROUNDS: usize = 4;
 /// How often a kernel before 5.16, which keeps no neighbour fresh by itself, is asked to probe.
 const PROBE: Duration = Duration::from_secs(60);
 
+/// How long a container may be known from its ARP alone.
+const PROVISIONAL: Duration = Duration::from_secs(2);
+
 /// What the loop remembers from one pass to the next. Empty at the start.
 #[derive(Debug, Default)]
 pub struct Memory {
@@ -35,6 +45,8 @@ pub struct Memory {
     pub(super) flows: FlowKeeper,
     /// Containers, as last seen; `None` before the first look.
     endpoints: Option<Endpoints>,
+    /// Containers that only a port's program has heard of, and since when.
+    provisional: BTreeMap<Ipv4Addr, Instant>,
     /// Where programs could not be attached.
     unhooked: BTreeSet<(Hook, IfIndex)>,
     hops: Hops,
@@ -132,6 +144,7 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
         report.uplink_wrong = self.uplink.look(&host, &self.netlink).await.err();
         let underlay = Underlay::new(&self.uplink.uplink, &self.network);
         self.follow_endpoints(&host, seen.as_ref(), underlay.link);
+        let provisional = self.follow_provisional(seen.as_ref());
         let memory = &mut self.memory;
         let own = self.own;
         let others = memory
@@ -161,6 +174,8 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
             unhooked: &memory.unhooked,
             kernel: self.kernel,
             fast_path: self.fast_path,
+            guard: self.guard,
+            provisional: &provisional,
         });
         let locals = desired.datapath.locals.keys().copied();
         memory.flows.scope(&self.network, own, locals);
@@ -187,6 +202,7 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
         let before = self.memory.endpoints.take().unwrap_or_else(|| {
             seen.iter()
                 .flat_map(|seen| &seen.endpoints)
+                .filter(|(_, entry)| !is_provisional(entry))
                 .filter_map(|(address, entry)| Some((*address, Endpoint::from_entry(entry)?)))
                 .collect()
         });
@@ -196,6 +212,38 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
             debug!(before = before.len(), now = now.len(), "endpoints changed");
         }
         self.memory.endpoints = Some(now);
+    }
+
+    /// Entries that a port's program made stay for a moment: the kernel's tables follow. What they
+    /// confirm is an endpoint like any other, what they do not confirm goes.
+    fn follow_provisional(
+        &mut self,
+        seen: Option<&DatapathState>,
+    ) -> BTreeMap<Ipv4Addr, EndpointEntry> {
+        let memory = &mut self.memory;
+        let known = |address| {
+            memory
+                .endpoints
+                .as_ref()
+                .is_some_and(|all| all.contains_key(address))
+        };
+        let entered: BTreeMap<Ipv4Addr, EndpointEntry> = seen
+            .iter()
+            .flat_map(|seen| &seen.endpoints)
+            .filter(|(address, entry)| is_provisional(entry) && !known(address))
+            .map(|(address, entry)| (*address, *entry))
+            .collect();
+        memory
+            .provisional
+            .retain(|address, _| entered.contains_key(address));
+        let now = Instant::now();
+        entered
+            .into_iter()
+            .filter(|(address, _)| {
+                let since = *memory.provisional.entry(*address).or_insert(now);
+                now.duration_since(since) < PROVISIONAL
+            })
+            .collect()
     }
 
     async fn apply_to_host(&mut self, ops: &[HostOp], failures: &mut Vec<String>) {
@@ -282,6 +330,10 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
             .chain(records.map(|(key, rejected)| (key.clone(), rejected.why.clone())))
             .collect()
     }
+}
+
+fn is_provisional(entry: &EndpointEntry) -> bool {
+    entry.flags & ENDPOINT_PROVISIONAL != 0
 }
 
 fn manages(op: &HostOp) -> bool {

@@ -8,7 +8,12 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{desired::KernelDefaults, leases::StoreNews, pass::Memory, underlay::UplinkWatch};
+use super::{
+    desired::{Guard, KernelDefaults},
+    leases::StoreNews,
+    pass::Memory,
+    underlay::UplinkWatch,
+};
 use crate::{
     datapath::Datapath,
     model::{
@@ -51,6 +56,8 @@ pub struct Reconciler<N, D> {
     pub kernel: KernelDefaults,
     /// Whether packets may be taken.
     pub fast_path: bool,
+    /// What the guard refuses.
+    pub guard: Guard,
     /// What was learned.
     pub memory: Memory,
 }

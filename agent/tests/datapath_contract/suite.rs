@@ -10,7 +10,7 @@ use weft::{
     model::net::IfIndex,
 };
 use weft_common::{
-    endpoint::{ENDPOINT_HOOKED, ENDPOINT_PEER, EndpointEntry},
+    endpoint::{ENDPOINT_HOOKED, ENDPOINT_PEER, EndpointEntry, PortEntry},
     flow::{FLOW_NATED, FLOW_SEEN, FlowEntry, FlowKey},
     peer::{PEER_FAST, PeerEntry},
     settings::{DatapathSettings, FAST_PATH},
@@ -42,6 +42,8 @@ pub fn settings() -> DatapathSettings {
     DatapathSettings {
         subnet: [10, 1, 2, 0],
         subnet_mask: [255, 255, 255, 0],
+        network: [10, 1, 0, 0],
+        network_mask: [255, 255, 0, 0],
         vtep_addr: [192, 0, 2, 1],
         vtep_mac: [2, 0, 0, 0, 0, 1],
         port: 8472u16.to_be_bytes(),
@@ -80,6 +82,16 @@ pub fn endpoint(last: u8) -> EndpointEntry {
     }
 }
 
+pub fn port(bridge: u32) -> PortEntry {
+    PortEntry {
+        bridge,
+        bridge_mac: [2, 66, 0, 0, 0, 1],
+        _pad: [0; 2],
+        bridge_mtu: 1450,
+        flags: ENDPOINT_PEER,
+    }
+}
+
 pub fn flow(port: u16) -> FlowKey {
     FlowKey {
         local: [10, 1, 2, 5],
@@ -109,6 +121,7 @@ pub fn content() -> DatapathState {
         ]),
         endpoints: BTreeMap::from([(own(5), endpoint(5)), (own(6), endpoint(6))]),
         locals: BTreeMap::from([(own(0), 4), (own(1), 5)]),
+        ports: BTreeMap::from([(5, port(1)), (6, port(2))]),
         attachments: BTreeSet::new(),
     }
 }
@@ -122,6 +135,7 @@ pub fn puts(state: &DatapathState) -> Vec<DatapathOp> {
     ops.extend(endpoints.map(|(k, v)| DatapathOp::PutEndpoint(*k, *v)));
     let locals = state.locals.iter();
     ops.extend(locals.map(|(k, v)| DatapathOp::PutLocal(*k, *v)));
+    ops.extend(state.ports.iter().map(|(k, v)| DatapathOp::PutPort(*k, *v)));
     ops
 }
 
@@ -132,6 +146,7 @@ fn deletes(state: &DatapathState) -> Vec<DatapathOp> {
     let endpoints = state.endpoints.keys();
     ops.extend(endpoints.map(|k| DatapathOp::DeleteEndpoint(*k)));
     ops.extend(state.locals.keys().map(|k| DatapathOp::DeleteLocal(*k)));
+    ops.extend(state.ports.keys().map(|k| DatapathOp::DeletePort(*k)));
     ops
 }
 
@@ -180,6 +195,7 @@ pub fn a_second_put_replaces<D: Datapath>(world: World<D>) {
     let endpoints = other.endpoints.values_mut();
     endpoints.for_each(|endpoint| endpoint.mac = [2, 0, 0, 0, 9, 9]);
     other.locals.values_mut().for_each(|device| *device += 1);
+    other.ports.values_mut().for_each(|port| port.bridge_mtu = 1400);
     apply(&mut datapath, &puts(&other));
     assert_eq!(datapath.observe().unwrap(), other);
 }
@@ -195,6 +211,7 @@ pub fn deletes_take_one_away<D: Datapath>(world: World<D>) {
             DatapathOp::DeleteVtep(addr) => _ = left.vteps.remove(addr),
             DatapathOp::DeleteEndpoint(addr) => _ = left.endpoints.remove(addr),
             DatapathOp::DeleteLocal(addr) => _ = left.locals.remove(addr),
+            DatapathOp::DeletePort(link) => _ = left.ports.remove(link),
             other => panic!("{other} deletes nothing"),
         }
         assert_eq!(datapath.observe().unwrap(), left, "after: {op}");

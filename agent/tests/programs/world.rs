@@ -11,10 +11,10 @@ use weft::datapath::{
 };
 use weft_common::{
     abi,
-    endpoint::{ENDPOINT_HOOKED, ENDPOINT_PEER, EndpointEntry},
-    flow::{FLOW_SEEN, FlowEntry, FlowKey, FlowState},
+    endpoint::{ENDPOINT_HOOKED, ENDPOINT_PEER, EndpointEntry, PortEntry},
+    flow::{FLOW_NATED, FLOW_SEEN, FlowEntry, FlowKey, FlowState},
     peer::{PEER_FAST, PeerEntry},
-    settings::{DatapathSettings, FAST_PATH},
+    settings::{DatapathSettings, FAST_PATH, GUARD_PEERS, GUARD_STRICT},
     stats::{Count, Fate, Hook, Reason},
 };
 
@@ -119,9 +119,13 @@ impl World {
         for (addr, device) in base.locals {
             self.put(DatapathOp::PutLocal(addr, device));
         }
+        for (link, port) in base.ports {
+            self.put(DatapathOp::PutPort(link, port));
+        }
         for flow in self.datapath.flows().unwrap().into_keys() {
             self.datapath.forget_flow(&flow).unwrap();
         }
+        self.datapath.tend_pairs().unwrap();
         self.datapath.flows_full(true).unwrap();
     }
 
@@ -178,6 +182,13 @@ impl World {
     pub fn record_why(&mut self, protocol: u8, local_port: u16, remote_port: u16, why: u32) {
         let key = key(BOX, protocol, local_port, remote_port);
         self.datapath.record_flow(&key, FlowEntry { why }).unwrap();
+    }
+
+    /// The stack translates a flow between the container and the peer's.
+    pub fn translate(&mut self, local: [u8; 4], protocol: u8) {
+        let key = key(local, protocol, 40000, 53);
+        let entry = FlowEntry { why: FLOW_NATED };
+        self.datapath.record_flow(&key, entry).unwrap();
     }
 
     /// Fills a record that has room for two.
@@ -270,6 +281,16 @@ fn peer(third: u8, vtep_addr: [u8; 4], flags: u32) -> PeerEntry {
     }
 }
 
+fn port_entry() -> PortEntry {
+    PortEntry {
+        bridge: World::ifindex(At::Bridge),
+        bridge_mac: BRIDGE_MAC,
+        _pad: [0; 2],
+        bridge_mtu: 1450,
+        flags: ENDPOINT_PEER | ENDPOINT_HOOKED,
+    }
+}
+
 fn base() -> DatapathState {
     let endpoint = |port, mac, flags| EndpointEntry {
         ifindex: World::ifindex(port),
@@ -286,6 +307,8 @@ fn base() -> DatapathState {
         settings: Some(DatapathSettings {
             subnet: [10, 1, 2, 0],
             subnet_mask: [255, 255, 255, 0],
+            network: [10, 1, 0, 0],
+            network_mask: [255, 255, 0, 0],
             vtep_addr: OUR_VTEP,
             vtep_mac: OUR_VTEP_MAC,
             port: PORT.to_be_bytes(),
@@ -294,7 +317,7 @@ fn base() -> DatapathState {
             port_min: u32::from(*SOURCE_PORTS.start()),
             port_max: u32::from(*SOURCE_PORTS.end()),
             ttl: 64,
-            flags: FAST_PATH,
+            flags: FAST_PATH | GUARD_STRICT | GUARD_PEERS,
             ready: 1,
         }),
         peers: [
@@ -307,7 +330,8 @@ fn base() -> DatapathState {
         .into(),
         vteps: [(PEER_VTEP.into(), 1), (SLOW_VTEP.into(), 1)].into(),
         endpoints: [(BOX.into(), hooked), (PLAIN_BOX.into(), plain)].into(),
-        locals: [(local(0), 9), (BRIDGE.into(), 9)].into(),
+        locals: [(local(0), 9), (BRIDGE.into(), 9), (OUR_VTEP.into(), 2)].into(),
+        ports: [(World::ifindex(At::BoxPort), port_entry())].into(),
         attachments: BTreeSet::new(),
     }
 }

@@ -15,7 +15,7 @@ fn joined(before: &Endpoints, host: &ObservedHost) -> Endpoints {
 
 fn sound(endpoints: &Endpoints, host: &ObservedHost) -> Result<(), TestCaseError> {
     let own = OWN.parse().unwrap();
-    let locals = locals(host, own);
+    let locals = locals(host);
     let bridges = bridges(host, own, index(UPLINK));
     for (address, endpoint) in endpoints {
         prop_assert!(own.contains(address) && !locals.contains_key(address));

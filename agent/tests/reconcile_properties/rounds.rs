@@ -71,6 +71,8 @@ impl Rounds {
                 ttl: 64,
             },
             fast_path: true,
+            guard: weft::reconcile::desired::Guard::Strict,
+            provisional: &std::collections::BTreeMap::new(),
         });
         let plan = plan(&desired, &host, Some(&self.datapath.state));
         (desired, plan)

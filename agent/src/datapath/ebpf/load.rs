@@ -9,8 +9,8 @@ use aya::{
 use tracing::{debug, warn};
 use weft_common::{
     abi,
-    endpoint::{EndpointEntry, LocalEntry},
-    flow::{FlowEntry, FlowKey, FlowState},
+    endpoint::{EndpointEntry, LocalEntry, PortEntry},
+    flow::{FlowEntry, FlowKey, FlowState, PairEntry, PairKey},
     peer::{PeerEntry, VtepEntry},
     settings::{ConntrackOffsets, DatapathSettings},
     stats::{COUNTERS_LEN, Count, Hook},
@@ -140,6 +140,10 @@ fn shape_of(name: &str, flows: u32) -> Shape {
         abi::VTEPS => shape::<Address, VtepEntry>(MapType::Hash, abi::MAX_PEERS),
         abi::ENDPOINTS => shape::<Address, EndpointEntry>(MapType::Hash, abi::MAX_ENDPOINTS),
         abi::LOCALS => shape::<Address, LocalEntry>(MapType::Hash, abi::MAX_LOCALS),
+        abi::PORTS => shape::<u32, PortEntry>(MapType::Hash, abi::MAX_PORTS),
+        abi::NATED_PAIRS => shape::<PairKey, PairEntry>(MapType::Hash, abi::MAX_PAIRS),
+        // A ring has no keys, and its values are of any size.
+        abi::REFUSALS => shape::<(), ()>(MapType::RingBuf, abi::REFUSALS_LEN),
         abi::FLOWS => shape::<FlowKey, FlowEntry>(MapType::Hash, flows),
         abi::FLOW_STATE => shape::<u32, FlowState>(MapType::Array, 1),
         abi::SETTINGS => shape::<u32, DatapathSettings>(MapType::Array, 1),

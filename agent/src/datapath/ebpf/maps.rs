@@ -1,14 +1,17 @@
 //! Typed handles on the pinned maps: what the agent writes, and what the dumps read when no agent
 //! runs.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
 
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, lpm_trie::Key};
 use ipnet::Ipv4Net;
 use weft_common::{
     abi,
-    endpoint::{EndpointEntry, LocalEntry},
-    flow::{FLOW_NATED, FlowEntry, FlowKey, FlowState},
+    endpoint::{EndpointEntry, LocalEntry, PortEntry},
+    flow::{FLOW_NATED, FlowEntry, FlowKey, FlowState, PairEntry, PairKey},
     peer::{PeerEntry, VtepEntry},
     settings::DatapathSettings,
     stats::{Count, Hook, Reason, index},
@@ -23,6 +26,8 @@ pub struct Maps {
     vteps: HashMap<MapData, [u8; 4], VtepEntry>,
     endpoints: HashMap<MapData, [u8; 4], EndpointEntry>,
     locals: HashMap<MapData, [u8; 4], LocalEntry>,
+    ports: HashMap<MapData, u32, PortEntry>,
+    pairs: HashMap<MapData, PairKey, PairEntry>,
     flows: HashMap<MapData, FlowKey, FlowEntry>,
     flow_state: Array<MapData, FlowState>,
     settings: Array<MapData, DatapathSettings>,
@@ -37,6 +42,8 @@ impl Maps {
             vteps: typed(pins, abi::VTEPS)?,
             endpoints: typed(pins, abi::ENDPOINTS)?,
             locals: typed(pins, abi::LOCALS)?,
+            ports: typed(pins, abi::PORTS)?,
+            pairs: typed(pins, abi::NATED_PAIRS)?,
             flows: typed(pins, abi::FLOWS)?,
             flow_state: typed(pins, abi::FLOW_STATE)?,
             settings: typed(pins, abi::SETTINGS)?,
@@ -59,6 +66,10 @@ impl Maps {
         state.vteps = read_all(&self.vteps, "read VTEPS", |vtep| vtep.leases)?;
         state.endpoints = read_all(&self.endpoints, "read ENDPOINTS", |endpoint| endpoint)?;
         state.locals = read_all(&self.locals, "read LOCALS", |local| local.ifindex)?;
+        for entry in self.ports.iter() {
+            let (link, port) = entry.map_err(call("read PORTS"))?;
+            state.ports.insert(link, port);
+        }
         Ok(state)
     }
 
@@ -103,7 +114,50 @@ impl Maps {
         }
         self.flows
             .insert(key, entry, 0)
-            .map_err(call("write FLOWS"))
+            .map_err(call("write FLOWS"))?;
+        if entry.why == FLOW_NATED {
+            self.mark_pair(&key.pair())?;
+        }
+        Ok(())
+    }
+
+    fn mark_pair(&mut self, pair: &PairKey) -> Result<(), DatapathError> {
+        self.pairs
+            .insert(pair, PairEntry { nated: 1 }, 0)
+            .map_err(call("write NATED_PAIRS"))
+    }
+
+    /// Ends the marks of pairs without a translated flow. The programs record a flow first and mark
+    /// its pair after, so looking again after the removal finds what came in between.
+    pub fn tend_pairs(&mut self) -> Result<(), DatapathError> {
+        let marked: Vec<PairKey> = self
+            .pairs
+            .keys()
+            .collect::<Result<_, _>>()
+            .map_err(call("read NATED_PAIRS"))?;
+        if marked.is_empty() {
+            return Ok(());
+        }
+        let live = self.nated_pairs()?;
+        let ended: BTreeSet<PairKey> = marked
+            .into_iter()
+            .filter(|pair| !live.contains(pair))
+            .collect();
+        for pair in &ended {
+            gone(self.pairs.remove(pair), "remove from NATED_PAIRS")?;
+        }
+        if !ended.is_empty() {
+            for pair in self.nated_pairs()?.intersection(&ended) {
+                self.mark_pair(pair)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn nated_pairs(&self) -> Result<BTreeSet<PairKey>, DatapathError> {
+        let flows = self.flows()?;
+        let nated = flows.iter().filter(|(_, entry)| entry.why == FLOW_NATED);
+        Ok(nated.map(|(key, _)| key.pair()).collect())
     }
 
     /// Ends a record.
@@ -180,6 +234,19 @@ impl Maps {
         self.locals
             .insert(addr.octets(), LocalEntry { ifindex }, 0)
             .map_err(call(format!("write LOCALS {addr}")))
+    }
+
+    pub(super) fn put_port(&mut self, link: u32, port: PortEntry) -> Result<(), DatapathError> {
+        self.ports
+            .insert(link, port, 0)
+            .map_err(call(format!("write PORTS {link}")))
+    }
+
+    pub(super) fn delete_port(&mut self, link: u32) -> Result<(), DatapathError> {
+        gone(
+            self.ports.remove(&link),
+            &format!("remove {link} from PORTS"),
+        )
     }
 
     pub(super) fn delete_local(&mut self, addr: Ipv4Addr) -> Result<(), DatapathError> {

@@ -18,6 +18,7 @@ mod load;
 mod log;
 pub mod maps;
 pub mod pins;
+mod refusals;
 pub mod trial;
 
 use attach::Links;
@@ -74,6 +75,8 @@ impl Datapath for EbpfDatapath {
             DatapathOp::DeleteEndpoint(addr) => self.maps.delete_endpoint(*addr),
             DatapathOp::PutLocal(addr, ifindex) => self.maps.put_local(*addr, *ifindex),
             DatapathOp::DeleteLocal(addr) => self.maps.delete_local(*addr),
+            DatapathOp::PutPort(link, port) => self.maps.put_port(*link, *port),
+            DatapathOp::DeletePort(link) => self.maps.delete_port(*link),
             DatapathOp::Attach(at) => self.links.attach(&mut self.ebpf, &self.pins, at),
             DatapathOp::Detach(at) => self.links.detach(&self.pins, at),
         }
@@ -97,6 +100,10 @@ impl Datapath for EbpfDatapath {
 
     fn forget_flow(&mut self, key: &FlowKey) -> Result<(), DatapathError> {
         self.maps.forget_flow(key)
+    }
+
+    fn tend_pairs(&mut self) -> Result<(), DatapathError> {
+        self.maps.tend_pairs()
     }
 
     fn flows_full(&mut self, clear: bool) -> Result<bool, DatapathError> {

@@ -18,6 +18,8 @@ pub(super) fn plan(wanted: &DatapathState, seen: &DatapathState) -> Vec<Datapath
     gone(&wanted.peers, &seen.peers, &mut ops, DatapathOp::DeletePeer);
     gone(&wanted.vteps, &seen.vteps, &mut ops, DatapathOp::DeleteVtep);
 
+    gone(&wanted.ports, &seen.ports, &mut ops, DatapathOp::DeletePort);
+
     // Who may speak, and what is the host's own, before the settings make the guard judge.
     put(&wanted.locals, &seen.locals, &mut ops, DatapathOp::PutLocal);
     put(&wanted.vteps, &seen.vteps, &mut ops, DatapathOp::PutVtep);
@@ -39,6 +41,7 @@ pub(super) fn plan(wanted: &DatapathState, seen: &DatapathState) -> Vec<Datapath
         &mut ops,
         DatapathOp::PutEndpoint,
     );
+    put(&wanted.ports, &seen.ports, &mut ops, DatapathOp::PutPort);
     gone(
         &wanted.locals,
         &seen.locals,

@@ -1,17 +1,20 @@
 //! Who may speak to the uplink: other tunnels, other machines, and senders that are not who they
 //! say.
 
-use weft_common::stats::Reason;
+use weft_common::{
+    settings::{FAST_PATH, GUARD_PEERS},
+    stats::Reason,
+};
 
 use super::{
     Case,
     uplink::{inner, outer, raw},
 };
 use crate::{
-    frames::Tunnel,
+    frames::{Ip, Tunnel, UDP, udp},
     packets::{
-        BOX, BRIDGE, OUR_VTEP, PEER_VTEP, REMOTE, ROUTER_MAC, SLOW_REMOTE, SLOW_VTEP, incoming,
-        tunnel,
+        BOX, BRIDGE, OUR_VTEP, PEER_VTEP, PORT, REMOTE, ROUTER_MAC, SLOW_REMOTE, SLOW_VTEP,
+        incoming, tunnel,
     },
     world::World,
 };
@@ -121,11 +124,28 @@ fn guarded() -> Vec<Case> {
         inner("to the Internet", DropNotOurs, to([203, 0, 113, 8])),
         inner("to our VTEP", DropNotOurs, to(OUR_VTEP)),
         inner(
+            "a tunnel to the bridge",
+            DropContainerTunnel,
+            Ip::new(REMOTE, BRIDGE, UDP, udp(40000, PORT, &[0; 8])),
+        ),
+        inner(
+            "to the Internet, the guard off",
+            Unguarded,
+            to([203, 0, 113, 8]),
+        )
+        .given(|world| world.settings(|settings| settings.flags = FAST_PATH)),
+        inner(
+            "to the Internet, peers only",
+            Unguarded,
+            to([203, 0, 113, 8]),
+        )
+        .given(|world| world.settings(|settings| settings.flags = FAST_PATH | GUARD_PEERS)),
+        inner(
             "a spoof without the fast path",
             DropSpoofedInner,
             incoming().but(|ip| ip.source = BOX),
         )
-        .given(|world| world.settings(|settings| settings.flags = 0)),
+        .given(|world| world.settings(|settings| settings.flags &= !FAST_PATH)),
         inner(
             "a spoofed aggregate",
             DropSpoofedInner,

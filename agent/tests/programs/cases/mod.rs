@@ -73,7 +73,7 @@ fn check(cases: Vec<Case>) {
 
 #[test]
 fn of_containers() {
-    check(outward::cases(&outward::PORT));
+    check(outward::port_cases());
 }
 
 #[test]
@@ -148,7 +148,6 @@ fn possible(hook: Hook) -> Vec<Reason> {
         Taken,
         OtherMac,
         IpOptions,
-        Fragment,
         TtlExpiring,
         TooBig,
         HostTraffic,
@@ -162,6 +161,9 @@ fn possible(hook: Hook) -> Vec<Reason> {
             &[
                 NotOverlay,
                 ForeignSource,
+                DropForeignSource,
+                DropContainerTunnel,
+                Unguarded,
                 OtherAggregate,
                 PeerKernelOnly,
                 NoSourceEndpoint,
@@ -175,6 +177,9 @@ fn possible(hook: Hook) -> Vec<Reason> {
             &[
                 NotOverlay,
                 OtherVxlan,
+                Fragment,
+                Unguarded,
+                DropContainerTunnel,
                 Aggregate,
                 EcnConflict,
                 NoEndpoint,
@@ -193,6 +198,8 @@ fn possible(hook: Hook) -> Vec<Reason> {
                 NoEndpoint,
                 DropSpoofedInner,
                 DropNotOurs,
+                DropContainerTunnel,
+                Unguarded,
             ],
         ),
         Hook::ToContainer | Hook::ToOverlay => (
@@ -201,15 +208,17 @@ fn possible(hook: Hook) -> Vec<Reason> {
         ),
     };
     let mut possible = [&everywhere, plain, own].concat();
-    if hook == Hook::FromBridge {
-        possible.push(PortPassed);
+    match hook {
+        Hook::FromBridge => possible.push(PortPassed),
+        Hook::FromContainer => possible.push(Provisional),
+        _ => {}
     }
     possible
 }
 
 #[test]
 fn every_reason_has_a_case_at_every_hook_that_knows_it() {
-    let mut cases = outward::cases(&outward::PORT);
+    let mut cases = outward::port_cases();
     cases.extend(outward::bridge_cases());
     cases.extend(uplink::cases());
     cases.extend(guard::cases());

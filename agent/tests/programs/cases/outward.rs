@@ -1,13 +1,16 @@
 //! What containers send: at their ports, and at the bridge for a port without a program.
 
-use weft_common::stats::{Hook, Reason};
+use weft_common::{
+    settings::FAST_PATH,
+    stats::{Hook, Reason},
+};
 
 use super::Case;
 use crate::{
     frames::{ICMP, IPV4, Ip, SCTP, TCP, UDP, ethernet, icmp, tcp, udp},
     packets::{
-        BOX, BOX_MAC, BRIDGE_MAC, MTU, PLAIN_BOX, PLAIN_MAC, REMOTE, ROUTER_MAC, SLOW_REMOTE,
-        error_about,
+        BOX, BOX_MAC, BRIDGE as BRIDGE_ADDRESS, BRIDGE_MAC, MTU, OUR_VTEP, PEER_VTEP, PLAIN_BOX,
+        PLAIN_MAC, PORT as TUNNEL_PORT, REMOTE, ROUTER_MAC, SLOW_REMOTE, error_about,
     },
     world::{At, World},
 };
@@ -20,6 +23,8 @@ pub struct Sender {
     mac: [u8; 6],
     /// The same world, seen from the wrong place.
     elsewhere: At,
+    /// Has the stack translate a flow of the sender's.
+    translated: fn(&mut World),
     /// Records the sender's flow.
     record: [fn(&mut World); 3],
 }
@@ -30,6 +35,7 @@ pub const PORT: Sender = Sender {
     address: BOX,
     mac: BOX_MAC,
     elsewhere: At::PlainPort,
+    translated: |world| world.translate(BOX, TCP),
     record: [
         |world| world.record_of(BOX, TCP, 40000, 80),
         |world| world.record_of(BOX, UDP, 40000, 53),
@@ -43,6 +49,7 @@ pub const BRIDGE: Sender = Sender {
     address: PLAIN_BOX,
     mac: PLAIN_MAC,
     elsewhere: At::PlainPort,
+    translated: |world| world.translate(PLAIN_BOX, TCP),
     record: [
         |world| world.record_of(PLAIN_BOX, TCP, 40000, 80),
         |world| world.record_of(PLAIN_BOX, UDP, 40000, 53),
@@ -61,6 +68,15 @@ impl Sender {
 
     fn udp(&self) -> Ip {
         Ip::new(self.address, REMOTE, UDP, udp(40000, 53, b"question"))
+    }
+
+    fn tunnel_to(&self, destination: [u8; 4]) -> Ip {
+        Ip::new(
+            self.address,
+            destination,
+            UDP,
+            udp(40000, TUNNEL_PORT, &[8, 0, 0, 0, 0, 0, 1, 0]),
+        )
     }
 
     fn echo(&self) -> Ip {
@@ -90,6 +106,65 @@ pub fn cases(s: &Sender) -> Vec<Case> {
         .into_iter()
         .flatten()
         .collect()
+}
+
+/// An ARP packet of a container that nobody knows yet.
+fn arp(address: [u8; 4], mac: [u8; 6], operation: u8) -> Vec<u8> {
+    let mut packet = vec![0, 1, 8, 0, 6, 4, 0, operation];
+    packet.extend(mac);
+    packet.extend(address);
+    packet.extend([0; 6]);
+    packet.extend([10, 1, 2, 1]);
+    ethernet([255; 6], mac, 0x0806, &packet)
+}
+
+/// The port's, and what only it meets.
+pub fn port_cases() -> Vec<Case> {
+    use Reason::*;
+    const NEW: [u8; 6] = [2, 66, 10, 1, 2, 77];
+    let case = |name, reason, frame| PORT.raw(name, reason, frame);
+    let mut lying = arp([10, 1, 2, 78], NEW, 1);
+    lying[6] ^= 4;
+    let mut other_kind = arp([10, 1, 2, 78], NEW, 1);
+    other_kind[15] = 6;
+    let mut cases = cases(&PORT);
+    cases.extend([
+        case(
+            "a new container asks",
+            Provisional,
+            arp([10, 1, 2, 77], NEW, 1),
+        ),
+        case(
+            "a new container answers",
+            Provisional,
+            arp([10, 1, 2, 76], NEW, 2),
+        ),
+        case("a known one asks", NotIpv4, arp(BOX, NEW, 1)),
+        case("as the bridge", NotIpv4, arp(BRIDGE_ADDRESS, NEW, 1)),
+        case("outside our subnet", NotIpv4, arp([10, 1, 3, 9], NEW, 1)),
+        case("to be offered an address", NotIpv4, arp([0; 4], NEW, 1)),
+        case("with another's MAC", NotIpv4, lying),
+        case("on other hardware", NotIpv4, other_kind),
+        case(
+            "with another operation",
+            NotIpv4,
+            arp([10, 1, 2, 78], NEW, 8),
+        ),
+        case(
+            "of a group",
+            NotIpv4,
+            arp([10, 1, 2, 78], [1, 0, 94, 0, 0, 1], 1),
+        ),
+        case("the fast path off", NotIpv4, arp([10, 1, 2, 78], NEW, 1))
+            .given(|world| world.settings(|settings| settings.flags = 0)),
+        case(
+            "at a port that is none of ours",
+            NotIpv4,
+            arp([10, 1, 2, 78], NEW, 1),
+        )
+        .at(At::PlainPort),
+    ]);
+    cases
 }
 
 /// The bridge's, and what only it meets.
@@ -163,8 +238,50 @@ fn refused(s: &Sender) -> Vec<Case> {
         s.case("pings put together", OtherAggregate, s.echo())
             .gso(100),
         s.case("from the bridge", HostTraffic, from([10, 1, 2, 1])),
-        s.case("from a peer's subnet", ForeignSource, from([10, 1, 3, 8])),
-        s.case("from elsewhere", ForeignSource, from([203, 0, 113, 8])),
+        s.case(
+            "from a peer's subnet",
+            DropForeignSource,
+            from([10, 1, 3, 8]),
+        ),
+        s.case("from elsewhere", DropForeignSource, from([203, 0, 113, 8])),
+        s.case("to nobody's subnet from elsewhere", DropForeignSource, {
+            from([203, 0, 113, 8]).but(|ip| ip.destination = [10, 1, 99, 8])
+        }),
+        s.case(
+            "from elsewhere, the guard off",
+            ForeignSource,
+            from([203, 0, 113, 8]),
+        )
+        .given(|world| world.settings(|settings| settings.flags = FAST_PATH)),
+        s.case(
+            "a tunnel to the bridge",
+            DropContainerTunnel,
+            s.tunnel_to(BRIDGE_ADDRESS),
+        ),
+        s.case(
+            "a tunnel to our VTEP",
+            DropContainerTunnel,
+            s.tunnel_to(OUR_VTEP),
+        ),
+        s.case(
+            "a tunnel to a peer",
+            DropContainerTunnel,
+            s.tunnel_to(PEER_VTEP),
+        ),
+        s.case("with options", DropContainerTunnel, {
+            s.tunnel_to(PEER_VTEP).but(|ip| ip.options = vec![1; 8])
+        }),
+        s.case("its first piece", DropContainerTunnel, {
+            s.tunnel_to(BRIDGE_ADDRESS).but(|ip| ip.fragment = 0x2000)
+        }),
+        s.case("the guard off", Unguarded, s.tunnel_to(BRIDGE_ADDRESS))
+            .given(|world| world.settings(|settings| settings.flags = FAST_PATH)),
+        s.case(
+            "a tunnel to elsewhere",
+            NotOverlay,
+            s.tunnel_to([203, 0, 113, 8]),
+        ),
+        s.case("a tunnel to another container", Taken, s.tunnel_to(REMOTE)),
         s.case("fast path off", FastPathOff, s.packet())
             .given(|world| world.settings(|settings| settings.flags = 0)),
         s.case("peer of the kernel", PeerKernelOnly, to(SLOW_REMOTE)),
@@ -202,9 +319,17 @@ fn malformed(s: &Sender) -> Vec<Case> {
     vec![
         s.case("one option word", IpOptions, options(4)),
         s.case("all the options", IpOptions, options(40)),
-        s.case("first piece", Fragment, piece(0x2000)),
-        s.case("middle piece", Fragment, piece(0x2001)),
-        s.case("last piece", Fragment, piece(0x1fff)),
+        s.case("first piece", Taken, piece(0x2000)),
+        s.case("middle piece", Taken, piece(0x2001)),
+        s.case("last piece", Taken, piece(0x1fff)),
+        s.case("a piece of a translated pair", RecordedFlow, piece(0x2001))
+            .given(s.translated),
+        s.case(
+            "a piece of another protocol",
+            Taken,
+            s.udp().but(|ip| ip.fragment = 0x2001),
+        )
+        .given(s.translated),
         s.case("TTL 1", TtlExpiring, s.but(|ip| ip.ttl = 1)),
         s.case("TTL 0", TtlExpiring, s.but(|ip| ip.ttl = 0)),
         s.case(

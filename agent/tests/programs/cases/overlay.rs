@@ -1,12 +1,15 @@
 //! What the kernel decapsulated, at the overlay's device.
 
-use weft_common::stats::{Hook, Reason};
+use weft_common::{
+    settings::FAST_PATH,
+    stats::{Hook, Reason},
+};
 
 use super::Case;
 use crate::{
     frames::{ICMP, IPV4, Ip, TCP, UDP, ethernet, icmp, udp},
     packets::{
-        BOX, BRIDGE, OUR_VTEP, OUR_VTEP_MAC, PEER_VTEP, PEER_VTEP_MAC, PLAIN_BOX, REMOTE,
+        BOX, BRIDGE, OUR_VTEP, OUR_VTEP_MAC, PEER_VTEP, PEER_VTEP_MAC, PLAIN_BOX, PORT, REMOTE,
         ROUTER_MAC, SLOW_REMOTE, error_about, from_peer, incoming, outgoing,
     },
     world::{At, World},
@@ -85,7 +88,12 @@ fn guarded() -> Vec<Case> {
         case("as the Internet", DropSpoofedInner, from([203, 0, 113, 8])),
         case("a spoofed aggregate", DropSpoofedInner, from(BRIDGE)).gso(4),
         case("without the fast path", DropSpoofedInner, from(BRIDGE))
-            .given(|world| world.settings(|settings| settings.flags = 0)),
+            .given(|world| world.settings(|settings| settings.flags &= !FAST_PATH)),
+        case("a spoof, the guard off", Unguarded, from(BRIDGE))
+            .given(|world| world.settings(|settings| settings.flags = FAST_PATH)),
+        case("a tunnel to the bridge", DropContainerTunnel, {
+            Ip::new(REMOTE, BRIDGE, UDP, udp(40000, PORT, &[0; 8]))
+        }),
         raw("to all MACs", DropSpoofedInner, {
             let packet = from([10, 1, 9, 9]).bytes();
             ethernet([255; 6], PEER_VTEP_MAC, IPV4, &packet)
@@ -121,8 +129,14 @@ fn passed() -> Vec<Case> {
         case("says more than there is", BadHeader, says(len + 1)),
         case("says less than there is", BadHeader, says(len - 1)),
         case("options", IpOptions, but(|ip| ip.options = vec![1; 4])),
-        case("first piece", Fragment, but(|ip| ip.fragment = 0x2000)),
-        case("last piece", Fragment, but(|ip| ip.fragment = 0x0010)),
+        case("first piece", Taken, but(|ip| ip.fragment = 0x2000)),
+        case("last piece", Taken, but(|ip| ip.fragment = 0x0010)),
+        case(
+            "a piece of a translated pair",
+            RecordedFlow,
+            but(|ip| ip.fragment = 0x0010),
+        )
+        .given(|world| world.translate(BOX, TCP)),
         case("TTL 1", TtlExpiring, but(|ip| ip.ttl = 1)),
         case("TTL 0", TtlExpiring, but(|ip| ip.ttl = 0)),
         case(

@@ -141,8 +141,14 @@ fn inside() -> Vec<Case> {
             but(|ip| ip.destination = [10, 1, 2, 0]),
         ),
         inner("options", IpOptions, but(|ip| ip.options = vec![1; 4])),
-        inner("first piece", Fragment, but(|ip| ip.fragment = 0x2000)),
-        inner("last piece", Fragment, but(|ip| ip.fragment = 0x0010)),
+        inner("first piece", Taken, but(|ip| ip.fragment = 0x2000)),
+        inner("last piece", Taken, but(|ip| ip.fragment = 0x0010)),
+        inner(
+            "a piece of a translated pair",
+            RecordedFlow,
+            but(|ip| ip.fragment = 0x0010),
+        )
+        .given(|world| world.translate(BOX, TCP)),
         inner("TTL 1", TtlExpiring, but(|ip| ip.ttl = 1)),
         inner("TTL 0", TtlExpiring, but(|ip| ip.ttl = 0)),
         inner("wrong checksum", BadHeader, but(|ip| ip.checksum = Some(1))),

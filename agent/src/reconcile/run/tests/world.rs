@@ -80,6 +80,7 @@ impl World {
                 ttl: 64,
             },
             fast_path: true,
+            guard: crate::reconcile::desired::Guard::default(),
             memory: Memory::default(),
         };
         let (news, heard) = mpsc::channel(64);
