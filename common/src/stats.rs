@@ -138,6 +138,12 @@ reasons! {
     Provisional = 38, "provisional_endpoint", Passed;
     /// The guard's mode lets it through: the kernel takes it.
     Unguarded = 39, "unguarded", Passed;
+    /// The outer UDP checksum is there, and nobody has verified it: the kernel does.
+    UdpChecksum = 40, "udp_checksum", Passed;
+    /// The kernel had no memory to write the headers that it had made room for.
+    DropNoMemory = 41, "drop_no_memory", Dropped;
+    /// Tags of VLAN 0 around what the stack would take without them: nobody sends that.
+    DropTagged = 42, "drop_tagged", Dropped;
 }
 
 macro_rules! hooks {

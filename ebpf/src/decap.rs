@@ -9,9 +9,10 @@ use weft_common::{
 };
 
 use crate::{
-    deliver, guard, maps,
+    deliver::{self, Arrival},
+    guard, maps,
     packet::Packet,
-    parse::{Frame, HEADERS, Ipv4, require_untagged},
+    parse::{Frame, HEADERS, Ipv4, is_tagged_twice, require_untagged},
     verdict::Verdict,
 };
 
@@ -30,9 +31,13 @@ pub fn from_uplink(packet: &Packet<'_>) -> Result<Verdict, Reason> {
     if settings.ready == 0 {
         return Err(Reason::NotReady);
     }
+    // The stack takes off tags of VLAN 0 one after the other; what is inside goes unseen here.
+    if is_tagged_twice(packet) && packet.has_vlan() && packet.vlan_id() == 0 {
+        return Err(guard::tagged(settings));
+    }
     let frame = Frame::read(packet)?;
     let outer = frame.ip();
-    if outer.destination() != settings.vtep_addr || outer.protocol() != PROTO_UDP {
+    if outer.protocol() != PROTO_UDP {
         return Err(Reason::NotOverlay);
     }
     if outer.is_fragment() {
@@ -42,11 +47,22 @@ pub fn from_uplink(packet: &Packet<'_>) -> Result<Verdict, Reason> {
         return Err(admit_unusual(packet, settings, &outer, Reason::IpOptions));
     }
     let port = packet.read::<2>(HEADERS + 2).ok_or(Reason::NotOverlay)?;
-    if port != settings.port {
+    if port != settings.port || !is_heard(packet, settings, &outer) {
         return Err(Reason::NotOverlay);
     }
     let tunnel = packet.read::<TUNNEL>(HEADERS).ok_or(Reason::BadHeader)?;
     take(packet, settings, &outer, &tunnel)
+}
+
+/// Whether the kernel's VXLAN socket hears a packet to the overlay's port: it is bound to no
+/// address, so every one of the host's will do, and so will a broadcast. What is routed on is not
+/// for us.
+#[inline(always)]
+fn is_heard(packet: &Packet<'_>, settings: &DatapathSettings, outer: &Ipv4) -> bool {
+    let to = outer.destination();
+    to == settings.vtep_addr
+        || maps::is_local(to)
+        || !(packet.is_for_host() || packet.is_for_another())
 }
 
 /// A piece of an outer packet, or one with options: the kernel takes it in, and `from_overlay`
@@ -60,8 +76,17 @@ fn admit_unusual(
     reason: Reason,
 ) -> Reason {
     let transport = ETH_LEN + outer.header_len();
-    let ours = !outer.is_later_fragment() && packet.read::<2>(transport + 2) == Some(settings.port);
-    if ours && !maps::is_vtep(outer.source()) {
+    let ours = !outer.is_later_fragment()
+        && packet.read::<2>(transport + 2) == Some(settings.port)
+        && is_heard(packet, settings, outer);
+    if !ours {
+        return if outer.destination() == settings.vtep_addr {
+            reason
+        } else {
+            Reason::NotOverlay
+        };
+    }
+    if !maps::is_vtep(outer.source()) {
         return guard::unknown_peer(settings);
     }
     reason
@@ -99,7 +124,10 @@ fn take(
         return Err(Reason::BadHeader);
     }
     let transport = INNER_IP + inner.header_len();
-    guard::admit_tunnelled(settings, packet, outer.source(), &inner, transport)?;
+    let from = guard::admit_tunnelled(settings, packet, outer.source(), &inner, transport)?;
+    if outer.destination() != settings.vtep_addr {
+        return Err(Reason::NotOverlay);
+    }
     // The guard comes first: the stack takes a tag of VLAN 0, and what goes to many, too.
     require_untagged(packet)?;
     if !packet.is_for_host() || tunnel[16..22] != settings.vtep_mac {
@@ -118,14 +146,24 @@ fn take(
     {
         return Err(Reason::BadHeader);
     }
-    let available = outer_len.wrapping_sub(OVERHEAD as u32);
-    let endpoint = deliver::receiver(settings, packet, &inner, available, INNER_TRANSPORT)?;
+    // The kernel drops what is damaged; a device that has looked already spares us to ask it.
+    if tunnel[6..8] != [0, 0] && !packet.is_verified() {
+        return Err(Reason::UdpChecksum);
+    }
+    let arrival = Arrival {
+        from,
+        ip: &inner,
+        available: outer_len.wrapping_sub(OVERHEAD as u32),
+        transport: INNER_TRANSPORT,
+        shift: -(OVERHEAD as i32),
+    };
+    let endpoint = deliver::receiver(settings, packet, &arrival)?;
     let tos = merged_tos(outer.tos(), inner.tos()).ok_or(Reason::EcnConflict)?;
     // Shrink first, write after: a refusal leaves the packet as it came.
     if !packet.shrink() {
         return Err(Reason::HelperRefused);
     }
-    let action = deliver::deliver(packet, endpoint, &inner, tos);
+    let action = deliver::deliver(packet, endpoint, &inner, tos)?;
     Ok(Verdict {
         action,
         aggregate: false,

@@ -2,6 +2,7 @@
 
 use weft_common::{
     endpoint::{ENDPOINT_PEER, EndpointEntry},
+    peer::{PEER_FAST, PeerEntry},
     settings::{DatapathSettings, FAST_PATH},
     stats::Reason,
     wire::ETH_LEN,
@@ -10,26 +11,51 @@ use weft_common::{
 use crate::{
     flow::{Local, require_stackless},
     maps,
-    packet::Packet,
+    packet::{Fit, Packet},
     parse::{Ipv4, segment_len},
 };
 
 /// Ethernet header and the first three words of the IPv4 header, which hold TOS, TTL and checksum.
 const STORE: usize = ETH_LEN + 12;
 
-/// The container that the packet may be put to, past the stack; or why not. `available` is the
-/// number of bytes from the inner IPv4 header on, `transport` where its payload starts.
+/// A packet for a container of ours, as the tunnel brought it.
+pub struct Arrival<'a> {
+    /// The peer whose lease the source is in; `None` for a node itself.
+    pub from: Option<&'a PeerEntry>,
+    /// The inner IPv4 header.
+    pub ip: &'a Ipv4,
+    /// Bytes from that header on.
+    pub available: u32,
+    /// Where its payload starts.
+    pub transport: usize,
+    /// Bytes that the packet will be longer (or shorter) by when it is delivered.
+    pub shift: i32,
+}
+
+/// The container that the packet may be put to, past the stack; or why not.
 #[inline(always)]
 pub fn receiver(
     settings: &DatapathSettings,
     packet: &Packet<'_>,
-    ip: &Ipv4,
-    available: u32,
-    transport: usize,
+    arrival: &Arrival<'_>,
 ) -> Result<&'static EndpointEntry, Reason> {
+    let Arrival {
+        from,
+        ip,
+        available,
+        transport,
+        shift,
+    } = *arrival;
     ip.require_plain(available)?;
     if settings.flags & FAST_PATH == 0 {
         return Err(unknown(ip.destination(), Reason::FastPathOff));
+    }
+    // A flow takes one way: what does not go out fast must not come in fast. The way to a node's own
+    // address is never ours.
+    match from {
+        Some(peer) if peer.flags & PEER_FAST != 0 => {}
+        Some(_) => return Err(unknown(ip.destination(), Reason::PeerKernelOnly)),
+        None => return Err(Reason::HostTraffic),
     }
     let Some(endpoint) = maps::endpoint(ip.destination()) else {
         return Err(unknown(ip.destination(), Reason::NoEndpoint));
@@ -39,7 +65,12 @@ pub fn receiver(
         return Err(Reason::TooBig);
     }
     require_stackless(packet, ip, transport, Local::Destination)?;
-    Ok(endpoint)
+    // While no agent runs, a container may have been replaced: its port is then another.
+    match packet.fits(endpoint.ifindex, shift) {
+        Fit::Fits => Ok(endpoint),
+        Fit::TooBig => Err(Reason::TooBig),
+        Fit::Gone => Err(Reason::NoEndpoint),
+    }
 }
 
 /// Why a packet of this address is not taken: the host's own are never endpoints, so they are asked
@@ -55,7 +86,12 @@ pub fn unknown(address: [u8; 4], otherwise: Reason) -> Reason {
 
 /// Addresses the bare packet to the container, takes one hop off and puts it there.
 #[inline(always)]
-pub fn deliver(packet: &Packet<'_>, endpoint: &EndpointEntry, ip: &Ipv4, tos: u8) -> i32 {
+pub fn deliver(
+    packet: &Packet<'_>,
+    endpoint: &EndpointEntry,
+    ip: &Ipv4,
+    tos: u8,
+) -> Result<i32, Reason> {
     let inner = ip.forwarded(tos);
     let mut store = [0u8; STORE];
     store[..6].copy_from_slice(&endpoint.mac);
@@ -64,11 +100,13 @@ pub fn deliver(packet: &Packet<'_>, endpoint: &EndpointEntry, ip: &Ipv4, tos: u8
     store[13] = 0x00;
     store[ETH_LEN..].copy_from_slice(&inner.bytes[..12]);
     // The IPv4 header sums to zero before and after, and the Ethernet header is in no checksum.
-    packet.write_neutral(0, &store);
+    if !packet.write_neutral(0, &store) {
+        return Err(Reason::DropNoMemory);
+    }
     packet.clear_mark();
-    if endpoint.flags & ENDPOINT_PEER == 0 {
+    Ok(if endpoint.flags & ENDPOINT_PEER == 0 {
         packet.deliver_to_port(endpoint.ifindex)
     } else {
         packet.deliver_to_peer(endpoint.ifindex)
-    }
+    })
 }

@@ -70,6 +70,9 @@ fn take(packet: &Packet<'_>, place: Place, overlay: &mut bool) -> Result<Verdict
     require_untagged(packet)?;
     let bytes = packet.len();
     ip.require_plain(bytes.wrapping_sub(ETH_LEN as u32))?;
+    if peer.flags & PEER_FAST == 0 {
+        return Err(Reason::PeerKernelOnly);
+    }
     let segment = segment_len(packet, &ip, HEADERS).ok_or(Reason::OtherAggregate)?;
     if segment > settings.mtu || segment > peer.mtu || bytes + OVERHEAD as u32 > MAX_IP_LEN {
         return Err(Reason::TooBig);
@@ -77,9 +80,6 @@ fn take(packet: &Packet<'_>, place: Place, overlay: &mut bool) -> Result<Verdict
 
     if settings.flags & FAST_PATH == 0 {
         return Err(Reason::FastPathOff);
-    }
-    if peer.flags & PEER_FAST == 0 {
-        return Err(Reason::PeerKernelOnly);
     }
     let Some(endpoint) = maps::endpoint(ip.source()) else {
         return Err(deliver::unknown(ip.source(), Reason::NoSourceEndpoint));
@@ -114,7 +114,9 @@ fn take(packet: &Packet<'_>, place: Place, overlay: &mut bool) -> Result<Verdict
     let mut store = [0u8; STORE];
     store[..OVERHEAD].copy_from_slice(&headers);
     store[OVERHEAD..].copy_from_slice(&inner.bytes[..12]);
-    packet.write(ETH_LEN, &store);
+    if !packet.write(ETH_LEN, &store) {
+        return Err(Reason::DropNoMemory);
+    }
     let action = packet.send(peer.ifindex, peer.gateway);
     Ok(Verdict {
         action,

@@ -16,6 +16,9 @@ const ECHO: u8 = 8;
 const TIME_EXCEEDED: u8 = 11;
 const PARAMETER_PROBLEM: u8 = 12;
 
+const TIMESTAMP: u8 = 13;
+const MASK_REPLY: u8 = 18;
+
 /// Which end of the packet is the container.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Local {
@@ -56,7 +59,8 @@ pub fn key_of(
     }
     let icmp = packet.read::<8>(transport)?;
     match icmp[0] {
-        ECHO | ECHO_REPLY => {
+        // Queries and their answers, all with an identifier in one place (RFC 792, RFC 950).
+        ECHO | ECHO_REPLY | TIMESTAMP..=MASK_REPLY => {
             let id = [icmp[4], icmp[5]];
             let ports = Ports {
                 source: id,

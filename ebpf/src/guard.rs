@@ -1,6 +1,7 @@
 //! Who may speak: only peers, and only for themselves; and no container for the tunnel.
 
 use weft_common::{
+    peer::PeerEntry,
     settings::{DatapathSettings, GUARD_PEERS, GUARD_STRICT},
     stats::Reason,
     wire::PROTO_UDP,
@@ -46,7 +47,8 @@ pub fn unknown_peer(settings: &DatapathSettings) -> Reason {
 }
 
 /// A tunnel packet from `outer` with this packet inside, whose transport starts at `transport`: the
-/// sender must be a peer, speak for its own lease or for its node address, and to us.
+/// sender must be a peer, speak for its own lease or for its node address, and to us. The peer whose
+/// lease it is; `None` for the node itself.
 #[inline(always)]
 pub fn admit_tunnelled(
     settings: &DatapathSettings,
@@ -54,31 +56,40 @@ pub fn admit_tunnelled(
     outer: [u8; 4],
     inner: &Ipv4,
     transport: usize,
-) -> Result<(), Reason> {
-    match maps::peer_of(inner.source()) {
-        Some(peer) if peer.vtep_addr == outer => {}
+) -> Result<Option<&'static PeerEntry>, Reason> {
+    let peer = match maps::peer_of(inner.source()) {
+        Some(peer) if peer.vtep_addr == outer => Some(peer),
         // One node may hold several leases for a while: after a change of its subnet.
         _ if !maps::is_vtep(outer) => return Err(unknown_peer(settings)),
-        _ if inner.source() == outer => {}
+        _ if inner.source() == outer => None,
         _ => return Err(refusal(settings, GUARD_STRICT, Reason::DropSpoofedInner)),
-    }
-    admit_inside(settings, packet, inner, transport)
+    };
+    admit_inside(settings, packet, inner, transport)?;
+    Ok(peer)
 }
 
 /// A packet that the kernel decapsulated: the outer source is gone, so some peer must own the
-/// inner one.
+/// inner one. The peer whose lease it is; `None` for a node itself.
 #[inline(always)]
 pub fn admit_decapsulated(
     settings: &DatapathSettings,
     packet: &Packet<'_>,
     inner: &Ipv4,
     transport: usize,
-) -> Result<(), Reason> {
+) -> Result<Option<&'static PeerEntry>, Reason> {
     let source = inner.source();
-    if is_ours(settings, source) || !(maps::peer_of(source).is_some() || maps::is_vtep(source)) {
+    let peer = maps::peer_of(source);
+    if is_ours(settings, source) || !(peer.is_some() || maps::is_vtep(source)) {
         return Err(refusal(settings, GUARD_STRICT, Reason::DropSpoofedInner));
     }
-    admit_inside(settings, packet, inner, transport)
+    admit_inside(settings, packet, inner, transport)?;
+    Ok(peer)
+}
+
+/// The refusal of a tagged packet inside the tunnel, or of tags that the stack would take off.
+#[inline(always)]
+pub fn tagged(settings: &DatapathSettings) -> Reason {
+    refusal(settings, GUARD_STRICT, Reason::DropTagged)
 }
 
 /// What is inside must be for us, and no tunnel packet for this host's own socket: that would come

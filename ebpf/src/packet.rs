@@ -3,12 +3,12 @@
 
 use aya_ebpf::{
     bindings::{
-        __sk_buff, BPF_ADJ_ROOM_ENCAP_L2_SHIFT, BPF_CSUM_LEVEL_DEC, BPF_F_ADJ_ROOM_ENCAP_L2_ETH,
-        BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO,
-        BPF_F_ADJ_ROOM_NO_CSUM_RESET, bpf_adj_room_mode, bpf_redir_neigh,
+        __sk_buff, BPF_ADJ_ROOM_ENCAP_L2_SHIFT, BPF_CSUM_LEVEL_DEC, BPF_CSUM_LEVEL_QUERY,
+        BPF_F_ADJ_ROOM_ENCAP_L2_ETH, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L4_UDP,
+        BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_ADJ_ROOM_NO_CSUM_RESET, bpf_adj_room_mode, bpf_redir_neigh,
     },
     helpers::{
-        bpf_csum_level, bpf_get_hash_recalc, bpf_get_prandom_u32, bpf_ktime_get_ns,
+        bpf_check_mtu, bpf_csum_level, bpf_get_hash_recalc, bpf_get_prandom_u32, bpf_ktime_get_ns,
         bpf_probe_read_kernel, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer,
         bpf_skb_load_bytes,
     },
@@ -27,6 +27,17 @@ const PACKET_OTHERHOST: u32 = 3;
 const AF_INET: u32 = 2;
 /// Keeps a complete checksum of the packet right when bytes are stored.
 const BPF_F_RECOMPUTE_CSUM: u64 = 1;
+
+/// What a device says of a packet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Fit {
+    /// It takes it.
+    Fits,
+    /// Its MTU is smaller.
+    TooBig,
+    /// There is no such device.
+    Gone,
+}
 
 /// A packet at a hook, Ethernet header first.
 pub struct Packet<'a> {
@@ -69,6 +80,13 @@ impl<'a> Packet<'a> {
     pub fn has_vlan(&self) -> bool {
         // SAFETY: a field of the context.
         unsafe { (*self.skb()).vlan_present != 0 }
+    }
+
+    /// The VLAN of the tag that travels with the packet.
+    #[inline(always)]
+    pub fn vlan_id(&self) -> u32 {
+        // SAFETY: a field of the context.
+        unsafe { (*self.skb()).vlan_tci & 0xfff }
     }
 
     /// Payload of one segment of an aggregate; 0 for a plain packet.
@@ -188,6 +206,26 @@ impl<'a> Packet<'a> {
         // must not be taken for one of the inner.
         unsafe { bpf_csum_level(self.skb(), u64::from(BPF_CSUM_LEVEL_DEC)) };
         true
+    }
+
+    /// Whether the device verified the outermost checksum.
+    #[inline(always)]
+    pub fn is_verified(&self) -> bool {
+        // SAFETY: the context is valid for the whole program.
+        unsafe { bpf_csum_level(self.skb(), u64::from(BPF_CSUM_LEVEL_QUERY)) >= 0 }
+    }
+
+    /// Whether a device is there and takes the packet once it is `shift` bytes longer.
+    #[inline(always)]
+    pub fn fits(&self, ifindex: u32, shift: i32) -> Fit {
+        let mut mtu = 0u32;
+        // SAFETY: the helper writes one word.
+        let answer = unsafe { bpf_check_mtu(self.skb().cast(), ifindex, &raw mut mtu, shift, 0) };
+        match answer {
+            0 => Fit::Fits,
+            answer if answer > 0 => Fit::TooBig,
+            _ => Fit::Gone,
+        }
     }
 
     /// Sends by a device to a next hop on it, which the kernel resolves.

@@ -53,6 +53,14 @@ impl Frame {
     }
 }
 
+/// Whether the packet carries a tag more than the one that travels beside it.
+#[inline(always)]
+pub fn is_tagged_twice(packet: &Packet<'_>) -> bool {
+    const TAG: u16 = 0x8100u16.to_be();
+    const SERVICE_TAG: u16 = 0x88a8u16.to_be();
+    matches!(packet.protocol(), TAG | SERVICE_TAG)
+}
+
 /// Refuses what carries a VLAN tag: the fast path would lose it.
 #[inline(always)]
 pub fn require_untagged(packet: &Packet<'_>) -> Result<(), Reason> {

@@ -44,7 +44,10 @@ pub fn tracking_of(packet: &Packet<'_>) -> Tracking {
             Tracking::Nated
         };
     }
-    let entry = packet.kernel_word_of_skb(offsets.skb_nfct).unwrap_or(0) & NFCT_POINTER;
+    let Some(entry) = packet.kernel_word_of_skb(offsets.skb_nfct) else {
+        return Tracking::Nated;
+    };
+    let entry = entry & NFCT_POINTER;
     if entry == 0 {
         return Tracking::None;
     }

@@ -195,7 +195,10 @@ pub fn a_second_put_replaces<D: Datapath>(world: World<D>) {
     let endpoints = other.endpoints.values_mut();
     endpoints.for_each(|endpoint| endpoint.mac = [2, 0, 0, 0, 9, 9]);
     other.locals.values_mut().for_each(|device| *device += 1);
-    other.ports.values_mut().for_each(|port| port.bridge_mtu = 1400);
+    other
+        .ports
+        .values_mut()
+        .for_each(|port| port.bridge_mtu = 1400);
     apply(&mut datapath, &puts(&other));
     assert_eq!(datapath.observe().unwrap(), other);
 }

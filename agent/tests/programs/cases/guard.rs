@@ -105,7 +105,12 @@ fn guarded() -> Vec<Case> {
             PEER_VTEP,
             [203, 0, 113, 8],
         ),
-        says("another peer for itself", Taken, SLOW_VTEP, SLOW_REMOTE),
+        says(
+            "another peer for itself",
+            PeerKernelOnly,
+            SLOW_VTEP,
+            SLOW_REMOTE,
+        ),
         says(
             "a second lease of the node",
             Taken,
@@ -196,6 +201,22 @@ fn roundabout() -> Vec<Case> {
             t.outer.fragment = 0x2000
         }),
         stranger("a later piece", Fragment, |t| t.outer.fragment = 0x2001),
+        stranger("to the bridge", DropUnknownPeer, |t| {
+            t.outer.destination = BRIDGE
+        }),
+        stranger("to the bridge in pieces", DropUnknownPeer, |t| {
+            (t.outer.destination, t.outer.fragment) = (BRIDGE, 0x2000)
+        }),
+        stranger("to all of the wire", DropUnknownPeer, |t| {
+            t.outer.destination = [192, 0, 2, 255];
+            t.outer_macs.0 = [255; 6];
+        }),
+        stranger("through us", NotOverlay, |t| {
+            t.outer.destination = [203, 0, 113, 9]
+        }),
+        outer("a peer to the bridge", NotOverlay, |t| {
+            t.outer.destination = BRIDGE
+        }),
         stranger("options", DropUnknownPeer, |t| t.outer.options = vec![1; 4]),
         stranger("all the options", DropUnknownPeer, |t| {
             t.outer.options = vec![1; 40]

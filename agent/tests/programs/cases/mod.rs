@@ -119,6 +119,7 @@ const OUT_OF_REACH: &[(Reason, &str)] = &[
         Reason::Recorded,
         "needs a note or a conntrack entry on the packet",
     ),
+    (Reason::DropNoMemory, "the kernel has to be out of memory"),
 ];
 
 /// The same for one hook.
@@ -132,6 +133,11 @@ const OUT_OF_REACH_AT: &[(Hook, Reason, &str)] = &[
         Hook::FromBridge,
         Reason::TakenAggregate,
         "the kernel grows no aggregate of unknown kind",
+    ),
+    (
+        Hook::FromUplink,
+        Reason::DropTagged,
+        "the tag that the kernel took off travels only on real devices: see `tagged`",
     ),
     (
         Hook::FromUplink,
@@ -163,6 +169,7 @@ fn possible(hook: Hook) -> Vec<Reason> {
                 ForeignSource,
                 DropForeignSource,
                 DropContainerTunnel,
+                DropNoMemory,
                 Unguarded,
                 OtherAggregate,
                 PeerKernelOnly,
@@ -178,6 +185,10 @@ fn possible(hook: Hook) -> Vec<Reason> {
                 NotOverlay,
                 OtherVxlan,
                 Fragment,
+                UdpChecksum,
+                DropNoMemory,
+                DropTagged,
+                PeerKernelOnly,
                 Unguarded,
                 DropContainerTunnel,
                 Aggregate,
@@ -199,6 +210,9 @@ fn possible(hook: Hook) -> Vec<Reason> {
                 DropSpoofedInner,
                 DropNotOurs,
                 DropContainerTunnel,
+                DropTagged,
+                DropNoMemory,
+                PeerKernelOnly,
                 Unguarded,
             ],
         ),

@@ -56,12 +56,12 @@ fn delivered() -> Vec<Case> {
         ),
         case(
             "from the peer's VTEP address",
-            Taken,
+            HostTraffic,
             but(|ip| ip.source = PEER_VTEP),
         ),
         case(
             "from a peer of the kernel's",
-            Taken,
+            PeerKernelOnly,
             but(|ip| ip.source = SLOW_REMOTE),
         ),
         case("to a port that is no veth pair", Taken, plain.clone()),
@@ -119,6 +119,8 @@ fn passed() -> Vec<Case> {
     vec![
         case("settings not filled", NotReady, incoming())
             .given(|world| world.settings(|settings| settings.ready = 0)),
+        raw("two tags", DropTagged, kind(0x8100)),
+        raw("a service tag", DropTagged, kind(0x88a8)),
         raw("ARP", NotIpv4, kind(0x0806)),
         raw("IPv6", NotIpv4, kind(0x86dd)),
         raw("to another MAC", OtherMac, mac(ROUTER_MAC)),

@@ -53,7 +53,7 @@ fn plain() -> Vec<Case> {
         ),
         inner("to a port without a program", Taken, incoming())
             .given(|world| world.endpoint(|box_| box_.flags &= !ENDPOINT_HOOKED)),
-        inner("from a peer of the kernel's", Taken, incoming())
+        inner("from a peer of the kernel's", PeerKernelOnly, incoming())
             .given(|world| world.peer(|peer| peer.flags = 0)),
         inner(
             "from the peer's node address",
@@ -62,13 +62,15 @@ fn plain() -> Vec<Case> {
         ),
         inner(
             "from the peer's VTEP address",
-            Taken,
+            HostTraffic,
             incoming().but(|ip| ip.source = PEER_VTEP),
         ),
         outer("outer TTL 1", Taken, |t| t.outer.ttl = 1),
         outer("outer DSCP", Taken, |t| t.outer.tos = 0xb8),
-        // What flannel sends. It is not verified: the inner packet has checksums of its own.
-        outer("a UDP checksum", Taken, |t| t.udp_checksum = 0x1234),
+        // What flannel sends, from a device that has not verified it: the kernel does.
+        outer("a UDP checksum", UdpChecksum, |t| t.udp_checksum = 0x1234),
+        inner("to a container whose port is gone", NoEndpoint, incoming())
+            .given(|world| world.endpoint(|box_| box_.ifindex = 0x7fff_ffff)),
         outer("outer must not be fragmented", Taken, |t| {
             t.outer.fragment = 0x4000
         }),
