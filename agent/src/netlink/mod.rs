@@ -5,7 +5,7 @@ use std::{future::Future, io, net::IpAddr, os::fd::AsFd};
 use futures::Stream;
 use nix::sys::socket::{setsockopt, sockopt};
 
-use self::conntrack::Tracked;
+use self::conntrack::{Tracked, Tuple};
 use crate::model::peer::Hop;
 
 pub mod conntrack;
@@ -70,6 +70,13 @@ pub trait Netlink: Send + Sync + 'static {
 
     /// All IPv4 connections that conntrack keeps.
     fn connections(&self) -> impl Future<Output = Result<Vec<Tracked>, NetlinkError>> + Send;
+
+    /// The IPv4 connection that has this tuple in one of its two directions.
+    fn connection(
+        &self,
+        protocol: u8,
+        tuple: &Tuple,
+    ) -> impl Future<Output = Result<Option<Tracked>, NetlinkError>> + Send;
 
     /// Starts to follow changes.
     fn changes(&self) -> impl Future<Output = Result<Self::Changes, NetlinkError>> + Send;

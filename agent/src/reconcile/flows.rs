@@ -72,6 +72,25 @@ impl Scope {
     }
 }
 
+/// The two tuples by which conntrack knows the flow of a record, whoever began it: one of them is a
+/// direction of its entry, with NAT as without.
+#[must_use]
+pub fn tuples(key: &FlowKey) -> [Tuple; 2] {
+    let out = Tuple {
+        source: key.local.into(),
+        destination: key.remote.into(),
+        source_port: u16::from_be_bytes(key.local_port),
+        destination_port: u16::from_be_bytes(key.remote_port),
+    };
+    let back = Tuple {
+        source: out.destination,
+        destination: out.source,
+        source_port: out.destination_port,
+        destination_port: out.source_port,
+    };
+    [out, back]
+}
+
 /// What a complete look at conntrack changes. `before` must have been read before the dump: what
 /// was recorded since is in neither and stays.
 #[must_use]

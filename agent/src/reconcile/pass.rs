@@ -273,11 +273,15 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
         let memory = &mut self.memory;
         let mut synced = true;
         for op in ops {
-            if let DatapathOp::Attach(at) = op
-                && !records(at.hook)
-            {
+            let takes = match op {
+                DatapathOp::Attach(at) => !records(at.hook),
+                DatapathOp::PutEndpoint(..) | DatapathOp::PutPort(..) => true,
+                _ => false,
+            };
+            if takes {
                 // Flows that the stack has must be known before anything is taken from it.
-                if !synced || memory.lacks_recorder(at) {
+                let lacks = |at| memory.lacks_recorder(at);
+                if !synced || matches!(op, DatapathOp::Attach(at) if lacks(at)) {
                     continue;
                 }
                 if let Err(why) = memory.flows.ensure_synced(datapath, &self.netlink).await {
@@ -291,6 +295,10 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
             let answer = datapath.apply(op);
             if let DatapathOp::Attach(at) = op {
                 let place = (at.hook, at.link);
+                if answer.is_ok() && records(at.hook) {
+                    // What the stack has carried there until now is known to conntrack alone.
+                    memory.flows.distrust();
+                }
                 match &answer {
                     Ok(()) => _ = memory.unhooked.remove(&place),
                     Err(_) => _ = memory.unhooked.insert(place),

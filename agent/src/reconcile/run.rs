@@ -33,6 +33,8 @@ const RESYNC: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_secs(1);
 /// Events that come this close together are answered by one look.
 const QUIET: Duration = Duration::from_millis(5);
+/// Ended flows are settled together: a little later costs a detour through the stack, no more.
+const SETTLE: Duration = Duration::from_millis(500);
 /// A look may take at most one part in this many of the time.
 const SHARE: u32 = 5;
 
@@ -96,6 +98,7 @@ enum Wake {
     Store(StoreNews),
     Host,
     Flow(ConntrackEvent),
+    Settle,
     Timer,
 }
 
@@ -110,6 +113,7 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
         report: watch::Sender<Report>,
         own_changed: impl Fn(),
     ) {
+        let mut settle_at: Option<Instant> = None;
         let mut known = false;
         let mut store_down = None;
         let mut dirty = true;
@@ -125,6 +129,7 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
                 },
                 Some(_) = changes.next() => Wake::Host,
                 Some(event) = conntrack.next() => Wake::Flow(event),
+                () = sleep_until(settle_at.unwrap_or(at)), if settle_at.is_some() => Wake::Settle,
                 () = sleep_until(at) => Wake::Timer,
             };
             match wake {
@@ -150,8 +155,16 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
                     continue;
                 }
                 Wake::Flow(event) => {
+                    if self.datapath.is_some() {
+                        self.memory.flows.heard(&event);
+                        settle_at.get_or_insert(Instant::now() + SETTLE);
+                    }
+                    continue;
+                }
+                Wake::Settle => {
+                    settle_at = None;
                     if let Some(datapath) = &mut self.datapath {
-                        self.memory.flows.heard(datapath, &event);
+                        self.memory.flows.settle(datapath, &self.netlink).await;
                     }
                     continue;
                 }

@@ -100,6 +100,38 @@ pub async fn dump() -> Result<Vec<Tracked>, NetlinkError> {
     }
 }
 
+/// The connection that has this tuple in one of its two directions.
+pub async fn find(protocol: u8, tuple: &Tuple) -> Result<Option<Tracked>, NetlinkError> {
+    let call = format!(
+        "look for the conntrack entry {} to {}",
+        tuple.source, tuple.destination
+    );
+    let socket = open(&call)?;
+    let parts = ConntrackAttribute::CtaTupleOrig(tuple_parts(protocol, tuple));
+    let request = ConntrackMessage::Get(vec![parts]);
+    send(&socket, &call, request, NLM_F_REQUEST).await?;
+    let mut datagram = Vec::with_capacity(DATAGRAM_LEN);
+    loop {
+        datagram.clear();
+        socket
+            .recv(&mut datagram)
+            .await
+            .map_err(|source| failed(&call, source))?;
+        for message in messages(&datagram) {
+            match message.payload {
+                NetlinkPayload::InnerMessage(message) => return Ok(read(&message)),
+                NetlinkPayload::Error(error) => {
+                    return match error.raw_code().saturating_neg() {
+                        libc::ENOENT => Ok(None),
+                        _ => Err(failed(&call, error.to_io())),
+                    };
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
 /// Has conntrack forget a connection, and says whether there was one. The next packet of it
 /// starts afresh.
 pub async fn delete(tracked: &Tracked) -> Result<bool, NetlinkError> {

@@ -16,7 +16,8 @@ use tokio::sync::mpsc;
 
 use self::semantics::{change, next_index, route_to};
 use super::{
-    HostChange, HostOp, Link, LinkKind, Netlink, NetlinkError, ObservedHost, conntrack::Tracked,
+    HostChange, HostOp, Link, LinkKind, Netlink, NetlinkError, ObservedHost,
+    conntrack::{Tracked, Tuple},
 };
 use crate::model::{
     net::{IfIndex, Mac},
@@ -187,6 +188,17 @@ impl Netlink for FakeHost {
     async fn connections(&self) -> Result<Vec<Tracked>, NetlinkError> {
         let answer = self.lock().connections.clone();
         answer.map_err(|errno| NetlinkError::errno("read conntrack", errno))
+    }
+
+    async fn connection(
+        &self,
+        protocol: u8,
+        tuple: &Tuple,
+    ) -> Result<Option<Tracked>, NetlinkError> {
+        let found = |tracked: &Tracked| {
+            tracked.protocol == protocol && (tracked.original == *tuple || tracked.reply == *tuple)
+        };
+        Ok(self.connections().await?.into_iter().find(found))
     }
 
     async fn changes(&self) -> Result<FakeChanges, NetlinkError> {

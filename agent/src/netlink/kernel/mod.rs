@@ -16,7 +16,7 @@ use self::calls::Calls;
 pub use self::changes::Changes;
 use super::{
     HostOp, Netlink, NetlinkError, ObservedHost,
-    conntrack::{self, Tracked},
+    conntrack::{self, Tracked, Tuple},
 };
 use crate::model::peer::Hop;
 
@@ -114,6 +114,17 @@ impl Netlink for Rtnetlink {
         match conntrack::dump().await {
             // Where conntrack is not at work there is nothing to read.
             Err(_) if !conntrack::is_loaded() => Ok(Vec::new()),
+            answer => answer,
+        }
+    }
+
+    async fn connection(
+        &self,
+        protocol: u8,
+        tuple: &Tuple,
+    ) -> Result<Option<Tracked>, NetlinkError> {
+        match conntrack::find(protocol, tuple).await {
+            Err(_) if !conntrack::is_loaded() => Ok(None),
             answer => answer,
         }
     }

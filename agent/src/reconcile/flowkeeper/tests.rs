@@ -80,7 +80,7 @@ async fn it_compares_at_the_start_at_intervals_and_when_events_were_lost() {
     host.set_connections(Ok(Vec::new()));
     keeper.tend(&mut datapath, &host).await;
     assert_eq!(datapath.flows.len(), 1, "not due yet");
-    keeper.heard(&mut datapath, &ConntrackEvent::Overrun);
+    keeper.heard(&ConntrackEvent::Overrun);
     keeper.tend(&mut datapath, &host).await;
     assert_eq!(datapath.flows.len(), 0);
 
@@ -94,9 +94,27 @@ async fn it_compares_at_the_start_at_intervals_and_when_events_were_lost() {
 async fn a_flow_that_ended_is_forgotten() {
     let mut datapath = recorded(&[1, 2]);
     let ended = ConntrackEvent::Destroyed(tracked(1, false));
-    keeper().heard(&mut datapath, &ended);
+    let host = FakeHost::default();
+    host.set_connections(Ok(Vec::new()));
+    let mut keeper = keeper();
+    keeper.heard(&ended);
+    assert!(keeper.is_unsettled());
+    keeper.settle(&mut datapath, &host).await;
     let left: Vec<_> = datapath.flows.into_keys().collect();
     assert_eq!(left, [key(2)]);
+    assert!(!keeper.is_unsettled());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flow_that_began_again_with_the_same_ports_stays_recorded() {
+    let mut datapath = recorded(&[1]);
+    let host = FakeHost::default();
+    // The packet that ended the old entry opened the new one: conntrack has it, the event is late.
+    host.set_connections(Ok(vec![tracked(1, true)]));
+    let mut keeper = keeper();
+    keeper.heard(&ConntrackEvent::Destroyed(tracked(1, false)));
+    keeper.settle(&mut datapath, &host).await;
+    assert!(datapath.flows.contains_key(&key(1)));
 }
 
 #[tokio::test(start_paused = true)]
