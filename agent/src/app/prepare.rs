@@ -93,7 +93,7 @@ pub async fn vtep_mac(
     if let Some(mac) = there.and_then(|link| link.mac) {
         return mac;
     }
-    let own = IpAddr::V4(underlay.address);
+    let own = IpAddr::V4(underlay.public_ip);
     let leased = store.snapshot().await.ok().and_then(|snapshot| {
         snapshot
             .leases
@@ -110,7 +110,7 @@ pub async fn vtep_mac(
 pub fn claim(network: &NetworkConfig, underlay: &Underlay, mac: Mac, file: &Path) -> Claim {
     Claim {
         attrs: LeaseAttrs {
-            public_ip: IpAddr::V4(underlay.address),
+            public_ip: IpAddr::V4(underlay.public_ip),
             backend: Backend::Vxlan {
                 vni: network.vni,
                 vtep_mac: mac,

@@ -2,6 +2,7 @@
 
 use tokio::sync::watch;
 use tracing::info;
+use weft_common::stats::Hook;
 
 use super::{
     firewall::RulesState,
@@ -65,6 +66,32 @@ pub async fn tell(
     }
 }
 
+fn programs(report: &Report) -> Component {
+    let missing: Vec<String> = report
+        .unattached
+        .iter()
+        .map(|at| format!("{} at {}", at.hook.name(), at.name))
+        .collect();
+    let attached = format!("{} attached", report.attached);
+    if missing.is_empty() {
+        Component::good("programs", attached)
+    } else {
+        Component::bad(
+            "programs",
+            format!("{attached}, missing: {}", missing.join(", ")),
+        )
+    }
+}
+
+/// Whether the programs that every packet of the overlay meets are in place. A port without one is
+/// a matter of its container's speed.
+fn is_attached(report: &Report) -> bool {
+    report.unattached.iter().all(|at| match at.hook {
+        Hook::FromUplink | Hook::FromOverlay | Hook::ToOverlay => false,
+        Hook::FromContainer | Hook::FromBridge | Hook::ToContainer => true,
+    })
+}
+
 /// The status, on the ground of what does not change.
 #[must_use]
 pub fn status(ground: &Status, told: &Told) -> Status {
@@ -107,10 +134,7 @@ pub fn status(ground: &Status, told: &Told) -> Status {
         },
     ];
     if ground.mode.datapath == "ebpf" {
-        components.push(Component::good(
-            "programs",
-            format!("{} attached", report.attached),
-        ));
+        components.push(programs(report));
         components.push(match &report.flows {
             Some(Ok(detail)) => Component::good("flows", detail),
             Some(Err(why)) => Component::bad("flows", why),
@@ -118,7 +142,7 @@ pub fn status(ground: &Status, told: &Told) -> Status {
         });
     }
     Status {
-        ready: held && report.complete && subnet_file.is_ok(),
+        ready: held && report.complete && is_attached(report) && subnet_file.is_ok(),
         components,
         uplink: match &report.uplink {
             Some(uplink) => Some(uplink.name.clone()),

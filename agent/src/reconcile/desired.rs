@@ -156,7 +156,7 @@ pub fn desired(view: &View<'_>) -> Desired {
 /// The other nodes, and the leases that cannot be peers.
 fn peers(view: &View<'_>) -> (BTreeMap<Subnet, Peer>, BTreeMap<Subnet, &'static str>) {
     let network = IpNet::V4(view.network.network);
-    let own_address = IpAddr::V4(view.underlay.address);
+    let own_address = IpAddr::V4(view.underlay.public_ip);
     let mut peers = BTreeMap::new();
     let mut ignored = BTreeMap::new();
     for (subnet, lease) in &view.leases.leases {

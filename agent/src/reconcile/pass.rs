@@ -14,7 +14,7 @@ use weft_common::{
 };
 
 use super::{
-    desired::{Desired, View, desired},
+    desired::{Desired, Guard, View, desired},
     flowkeeper::FlowKeeper,
     hops::Hops,
     plan::{Plan, plan, records},
@@ -50,6 +50,8 @@ pub struct Memory {
     /// Where programs could not be attached.
     unhooked: BTreeSet<(Hook, IfIndex)>,
     hops: Hops,
+    /// A peer found no room in the maps: the guard does not know it.
+    strangers: bool,
     /// When the kernel said that it cannot keep neighbours fresh.
     unmanaged: Option<Instant>,
     /// Whether an earlier run's leftovers are removed.
@@ -91,18 +93,18 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
         let mut report = Report::default();
         for _round in 0..ROUNDS {
             failures.clear();
-            let (desired, plan) = match self.look(&mut report).await {
+            let plan = match self.look(&mut report).await {
                 Ok(seen) => seen,
                 Err(why) => {
                     self.memory.complain(&mut failures, why);
                     break;
                 }
             };
+            self.apply_to_datapath(&plan.admit, &mut failures).await;
             self.apply_to_host(&plan.host, &mut failures).await;
             let blocked = !failures.is_empty();
             self.apply_to_datapath(&plan.datapath, &mut failures).await;
             self.memory.complete = !plan.partial;
-            report.attached = self.attached(&desired);
             if plan.is_empty() || blocked || (!plan.partial && !failures.is_empty()) {
                 break;
             }
@@ -134,7 +136,7 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
     }
 
     /// Observes, and computes what should be and what to do.
-    async fn look(&mut self, report: &mut Report) -> Result<(Desired, Plan), String> {
+    async fn look(&mut self, report: &mut Report) -> Result<Plan, String> {
         let said = |error: NetlinkError| error.to_string();
         let host = self.netlink.observe().await.map_err(said)?;
         let seen = match &self.datapath {
@@ -174,7 +176,12 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
             unhooked: &memory.unhooked,
             kernel: self.kernel,
             fast_path: self.fast_path,
-            guard: self.guard,
+            // A guard that does not know every peer would drop what one of them sends.
+            guard: if memory.strangers {
+                Guard::Flannel
+            } else {
+                self.guard
+            },
             provisional: &provisional,
         });
         let locals = desired.datapath.locals.keys().copied();
@@ -185,10 +192,17 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
         }
         report.uplink = Some(self.uplink.uplink.clone());
         report.overlay_mtu = Some(underlay.overlay_mtu());
+        if let Some(seen) = &seen {
+            let wanted = &desired.datapath.attachments;
+            report.unattached = wanted.difference(&seen.attachments).cloned().collect();
+            report.attached = wanted.len() - report.unattached.len();
+        }
         report.peers = desired.peers.len();
         report.endpoints = desired.datapath.endpoints.len();
         report.ignored = self.ignored(&desired);
-        Ok((desired, plan))
+        // Whoever finds no room now is a stranger until the next look.
+        self.memory.strangers = false;
+        Ok(plan)
     }
 
     fn follow_endpoints(
@@ -304,8 +318,13 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
                     Err(_) => _ = memory.unhooked.insert(place),
                 }
             }
-            if let Err(error) = answer {
-                memory.complain(failures, error.to_string());
+            let names_peer = matches!(op, DatapathOp::PutPeer(..) | DatapathOp::PutVtep(..));
+            match answer {
+                Ok(()) => {}
+                Err(error) => {
+                    memory.strangers |= names_peer;
+                    memory.complain(failures, error.to_string());
+                }
             }
         }
     }
@@ -320,14 +339,6 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
             }
             Err(error) => self.memory.complain(failures, error.to_string()),
         }
-    }
-
-    /// Programs that are attached where they should be.
-    fn attached(&self, desired: &Desired) -> usize {
-        let wanted = desired.datapath.attachments.iter();
-        wanted
-            .filter(|at| !self.memory.unhooked.contains(&(at.hook, at.link)))
-            .count()
     }
 
     fn ignored(&self, desired: &Desired) -> Vec<(String, String)> {

@@ -27,6 +27,9 @@ const PROTOCOL_KERNEL: u8 = 2;
 /// Operations in the order of their execution: the kernel's path first, then maps and programs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
+    /// New peers, made known to the guard before the kernel can send them anything that they would
+    /// answer. Nothing is fast by that.
+    pub admit: Vec<DatapathOp>,
     /// Links, addresses, neighbours, forwarding entries, routes.
     pub host: Vec<HostOp>,
     /// Maps and programs.
@@ -48,6 +51,9 @@ impl Plan {
 #[must_use]
 pub fn plan(desired: &Desired, host: &ObservedHost, datapath: Option<&DatapathState>) -> Plan {
     let (host, partial) = plan_host(desired, host);
+    let admit = datapath
+        .map(|seen| datapath::admit(&desired.datapath, seen))
+        .unwrap_or_default();
     let mut datapath = datapath
         .map(|seen| datapath::plan(&desired.datapath, seen))
         .unwrap_or_default();
@@ -56,6 +62,7 @@ pub fn plan(desired: &Desired, host: &ObservedHost, datapath: Option<&DatapathSt
         datapath.retain(|op| !matches!(op, DatapathOp::Attach(at) if !records(at.hook)));
     }
     Plan {
+        admit,
         host,
         datapath,
         partial,

@@ -15,7 +15,7 @@ use super::{
     underlay::UplinkWatch,
 };
 use crate::{
-    datapath::Datapath,
+    datapath::{Attachment, Datapath},
     model::{
         lease::Lease,
         net::{Mac, Subnet},
@@ -81,6 +81,8 @@ pub struct Report {
     pub ignored: Vec<(String, String)>,
     /// Programs attached.
     pub attached: usize,
+    /// Programs that are not where they should be.
+    pub unattached: Vec<Attachment>,
     /// The uplink, as last seen.
     pub uplink: Option<Uplink>,
     /// Why the uplink cannot be followed to where it is now.

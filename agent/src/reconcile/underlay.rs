@@ -12,13 +12,15 @@ use crate::{
     uplink::{self, Uplink, UplinkRequest},
 };
 
-/// The interface that carries the underlay, and the address on it that peers know.
+/// The interface that carries the underlay, its address, and the address that peers know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Underlay {
     /// The interface.
     pub link: IfIndex,
-    /// Our VTEP address.
+    /// Our VTEP address: the interface's own, since nothing can be sent from another.
     pub address: Ipv4Addr,
+    /// The address that peers send to: another where a NAT is in front of this host.
+    pub public_ip: Ipv4Addr,
     /// MTU of the interface, or what the network config says instead.
     pub mtu: u32,
     /// Whether the interface has Ethernet headers: without them our hook cannot sit there.
@@ -31,7 +33,8 @@ impl Underlay {
     pub fn new(uplink: &Uplink, network: &NetworkConfig) -> Self {
         Self {
             link: uplink.link,
-            address: uplink.public_ip,
+            address: uplink.address,
+            public_ip: uplink.public_ip,
             mtu: network.underlay_mtu.map_or(uplink.mtu, |mtu| mtu.get()),
             ethernet: uplink.ethernet,
         }

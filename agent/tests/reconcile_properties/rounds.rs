@@ -55,6 +55,7 @@ impl Rounds {
             network: &network(),
             own,
             underlay: Underlay {
+                public_ip: OWN_ADDRESS,
                 link: index(UPLINK),
                 address: OWN_ADDRESS,
                 mtu: 1500,

@@ -118,7 +118,15 @@ impl Links {
     /// or are none of ours any more. Answers with how many there were.
     pub fn sweep(&mut self, pins: &PinDir) -> Result<usize, DatapathError> {
         let mut swept = 0;
-        for (hook, link, path) in pins.links().map_err(io_call("list pinned links"))? {
+        // An agent of another layout: its programs know nothing of what changed since.
+        for other in pins.siblings() {
+            swept += other.links().map_or(0, |links| links.len());
+            let doing = format!("remove {}", other.path().display());
+            other.remove().map_err(io_call(doing))?;
+        }
+        let mut links = pins.links().map_err(io_call("list pinned links"))?;
+        links.sort_by_key(|(hook, _, _)| direction(*hook) == TcAttachType::Egress);
+        for (hook, link, path) in links {
             if !self.held.contains_key(&(hook, link)) {
                 take_off(&path)?;
                 swept += 1;

@@ -94,8 +94,27 @@ impl PinDir {
         Ok(())
     }
 
+    /// The folders of the same network under other versions of the layout.
+    pub fn siblings(&self) -> Vec<Self> {
+        let versions = fs::read_dir(Path::new(BPFFS).join("weft"))
+            .into_iter()
+            .flatten();
+        let vni = self.0.file_name().unwrap_or_default();
+        versions
+            .filter_map(|version| Some(version.ok()?.path().join(vni)))
+            .filter(|folder| *folder != self.0 && folder.exists())
+            .map(Self)
+            .collect()
+    }
+
     /// Removes every pin, and so every program that hangs only by its pin.
     pub fn remove(&self) -> io::Result<()> {
+        // Who takes packets goes before who notes what the stack carries.
+        let mut links = self.links()?;
+        links.sort_by_key(|(hook, _, _)| matches!(hook, Hook::ToContainer | Hook::ToOverlay));
+        for (_, _, path) in links {
+            fs::remove_file(path)?;
+        }
         match fs::remove_dir_all(&self.0) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}

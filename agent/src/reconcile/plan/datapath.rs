@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use weft_common::stats::Hook;
+use weft_common::{peer::PeerEntry, stats::Hook};
 
 use crate::datapath::{DatapathOp, DatapathState};
 
@@ -65,6 +65,25 @@ pub(super) fn plan(wanted: &DatapathState, seen: &DatapathState) -> Vec<Datapath
     detach.sort_by_key(|at| records(at.hook));
     ops.extend(detach.into_iter().map(DatapathOp::Detach));
     ops
+}
+
+/// Peers that are new, without the flag that makes them fast.
+pub(super) fn admit(wanted: &DatapathState, seen: &DatapathState) -> Vec<DatapathOp> {
+    let vteps = wanted
+        .vteps
+        .iter()
+        .filter(|(vtep, _)| !seen.vteps.contains_key(vtep));
+    let peers = wanted
+        .peers
+        .iter()
+        .filter(|(net, _)| !seen.peers.contains_key(net));
+    vteps
+        .map(|(vtep, leases)| DatapathOp::PutVtep(*vtep, *leases))
+        .chain(peers.map(|(net, peer)| {
+            let slow = PeerEntry { flags: 0, ..*peer };
+            DatapathOp::PutPeer(*net, slow)
+        }))
+        .collect()
 }
 
 /// Whether a program only notes the stack's flows. Those are attached before the ones that take

@@ -72,8 +72,9 @@ async fn a_port_without_recorder_has_no_taker_and_no_endpoint() {
     assert_eq!(world.hooks("eth0"), [Hook::FromUplink]);
     assert_eq!(
         world.report().attached,
-        world.datapath.lock().unwrap().state.attachments.len() + 1
+        world.datapath.lock().unwrap().state.attachments.len()
     );
+    assert_eq!(world.report().unattached.len(), 2);
 
     world.refuse(None);
     world.until("all is done", World::is_settled).await;
