@@ -149,11 +149,13 @@ fn plan_peers(desired: &Desired, host: &ObservedHost, link: IfIndex, ops: &mut V
         });
     }
 
-    let places: BTreeSet<_> = routes.iter().map(place).collect();
+    // What is wanted and not there yet replaces what is in its place.
+    let missing = routes.iter().filter(|route| !host.routes.contains(*route));
+    let places: BTreeSet<_> = missing.map(place).collect();
     let stale_routes = host.routes.iter().filter(|route| {
         route.link == link
             && route.protocol != PROTOCOL_KERNEL
-            // What is wanted otherwise in the same place is replaced, not removed.
+            && !routes.contains(*route)
             && !places.contains(&place(route))
     });
     ops.extend(stale_routes.map(|route| HostOp::DeleteRoute(*route)));

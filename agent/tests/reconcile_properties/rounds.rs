@@ -169,7 +169,11 @@ fn spares_peers(desired: &Desired, plan: &Plan) {
             HostOp::DeleteNeighbour(_, address) => *address == peer.subnet.net().network(),
             HostOp::DeleteTunnel(entry) => entry.mac == peer.vtep_mac,
             HostOp::DeleteRoute(route) => {
-                route.destination == peer.subnet.net() && route.metric == 0
+                route.destination == peer.subnet.net()
+                    && route.metric == 0
+                    && route.protocol == 3
+                    && route.onlink
+                    && route.gateway == Some(peer.subnet.net().network())
             }
             _ => false,
         });
