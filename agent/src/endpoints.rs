@@ -11,7 +11,9 @@ use std::{
 };
 
 use ipnet::{IpNet, Ipv4Net};
-use weft_common::endpoint::{ENDPOINT_HOOKED, ENDPOINT_PEER, EndpointEntry, PortEntry};
+use weft_common::endpoint::{
+    ENDPOINT_HOOKED, ENDPOINT_KERNEL, ENDPOINT_PEER, EndpointEntry, PortEntry,
+};
 
 use crate::{
     model::net::{IfIndex, Mac},
@@ -32,6 +34,35 @@ pub struct Endpoint {
 /// Containers by address.
 pub type Endpoints = BTreeMap<Ipv4Addr, Endpoint>;
 
+/// Programs and filters of others at ports and bridges, by device.
+pub type Foreign = BTreeMap<IfIndex, String>;
+
+/// The host's end of a container's cable.
+const CABLE: LinkKind = LinkKind::Veth {
+    peer_elsewhere: true,
+};
+
+/// Ways of queueing that do nothing to a packet. A port that is down has `noop`.
+const NO_QUEUE: [&str; 2] = ["noqueue", "noop"];
+
+/// Why a port's packets stay with the kernel, if they do: something on it would be skipped, or
+/// packets cannot be put into the container past the stack.
+#[must_use]
+pub fn kept(port: &Link, foreign: &Foreign) -> Option<String> {
+    if port.kind != CABLE {
+        return Some("not a veth pair with its other end in a container".to_owned());
+    }
+    let queue = port.qdisc.as_ref();
+    if let Some(queue) = queue.filter(|queue| !NO_QUEUE.contains(&queue.as_str())) {
+        return Some(format!("has the queueing discipline {queue}"));
+    }
+    [Some(port.index), port.master]
+        .into_iter()
+        .flatten()
+        .find_map(|link| foreign.get(&link))
+        .map(|what| format!("{what} of others is on its way"))
+}
+
 impl Endpoint {
     /// The endpoint that an entry of the map describes, without what is read anew.
     #[must_use]
@@ -45,10 +76,15 @@ impl Endpoint {
 
     /// The entry for the map; `None` when port or bridge are not there (any more).
     #[must_use]
-    pub fn to_entry(&self, host: &ObservedHost, hooked: bool) -> Option<EndpointEntry> {
+    pub fn to_entry(
+        &self,
+        host: &ObservedHost,
+        hooked: bool,
+        foreign: &Foreign,
+    ) -> Option<EndpointEntry> {
         let bridge = host.links.get(&self.bridge)?;
         let port = host.links.get(&self.port)?;
-        let flags = flags(port, hooked);
+        let flags = flags(port, hooked, foreign);
         Some(EndpointEntry {
             ifindex: self.port.get(),
             mac: self.mac.0,
@@ -62,27 +98,27 @@ impl Endpoint {
 
 /// What `PORTS` says of a port; `None` when its bridge has no MAC.
 #[must_use]
-pub fn port_entry(host: &ObservedHost, port: &Link, hooked: bool) -> Option<PortEntry> {
+pub fn port_entry(
+    host: &ObservedHost,
+    port: &Link,
+    hooked: bool,
+    foreign: &Foreign,
+) -> Option<PortEntry> {
     let bridge = host.links.get(&port.master?)?;
     Some(PortEntry {
         bridge: bridge.index.get(),
         bridge_mac: bridge.mac?.0,
         _pad: [0; 2],
         bridge_mtu: bridge.mtu,
-        flags: flags(port, hooked),
+        flags: flags(port, hooked, foreign),
     })
 }
 
-fn flags(port: &Link, hooked: bool) -> u32 {
-    let elsewhere = LinkKind::Veth {
-        peer_elsewhere: true,
-    };
-    let peer = if port.kind == elsewhere {
-        ENDPOINT_PEER
-    } else {
-        0
-    };
-    peer | if hooked { ENDPOINT_HOOKED } else { 0 }
+fn flags(port: &Link, hooked: bool, foreign: &Foreign) -> u32 {
+    let bit = |on: bool, bit: u32| if on { bit } else { 0 };
+    bit(port.kind == CABLE, ENDPOINT_PEER)
+        | bit(kept(port, foreign).is_some(), ENDPOINT_KERNEL)
+        | bit(hooked, ENDPOINT_HOOKED)
 }
 
 /// The bridges whose containers are ours: they own an address inside our subnet. A bridge that

@@ -21,6 +21,7 @@ fn link(number: u32, kind: LinkKind, master: Option<u32>) -> Link {
         up: true,
         carrier: true,
         master: master.map(index),
+        qdisc: None,
     }
 }
 
@@ -218,11 +219,50 @@ fn bridges_are_found_by_address_and_kind() {
 fn only_a_veth_to_elsewhere_takes_peer_redirect() {
     let mut world = World::new();
     let endpoint = world.now().unwrap();
-    let entry = endpoint.to_entry(&world.host, true).unwrap();
+    let entry = endpoint
+        .to_entry(&world.host, true, &Foreign::new())
+        .unwrap();
     assert_eq!(entry.flags, ENDPOINT_PEER | ENDPOINT_HOOKED);
     assert_eq!(Endpoint::from_entry(&entry), Some(endpoint));
     world.port().kind = LinkKind::Veth {
         peer_elsewhere: false,
     };
-    assert_eq!(endpoint.to_entry(&world.host, false).unwrap().flags, 0);
+    let entry = endpoint.to_entry(&world.host, false, &Foreign::new());
+    assert_eq!(entry.unwrap().flags, ENDPOINT_KERNEL);
+}
+
+#[test]
+fn a_port_with_something_on_it_is_the_kernels() {
+    let mut port = link(
+        7,
+        LinkKind::Veth {
+            peer_elsewhere: true,
+        },
+        Some(2),
+    );
+    let nobody = Foreign::new();
+    for (queue, is_kept) in [
+        (None, false),
+        (Some("noqueue"), false),
+        (Some("noop"), false),
+        (Some("tbf"), true),
+        (Some("fq_codel"), true),
+    ] {
+        port.qdisc = queue.map(str::to_owned);
+        assert_eq!(kept(&port, &nobody).is_some(), is_kept, "{queue:?}");
+    }
+    port.qdisc = None;
+    for (device, is_kept) in [(7, true), (2, true), (3, false)] {
+        let device = IfIndex::try_from(device).unwrap();
+        let foreign = Foreign::from([(device, "\"shaper\"".to_owned())]);
+        assert_eq!(kept(&port, &foreign).is_some(), is_kept, "{device}");
+    }
+    for kind in [
+        LinkKind::Veth {
+            peer_elsewhere: false,
+        },
+        LinkKind::Other("tun".to_owned()),
+    ] {
+        assert!(kept(&link(7, kind, Some(2)), &nobody).is_some());
+    }
 }

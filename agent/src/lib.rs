@@ -14,6 +14,7 @@ pub mod lease;
 pub mod model;
 pub mod netlink;
 pub mod outputs;
+pub mod policy;
 pub mod reconcile;
 pub mod store;
 pub mod sysctl;

@@ -11,6 +11,9 @@ pub const ENDPOINT_HOOKED: u32 = 2;
 /// A port's program entered the endpoint when it saw the container's ARP; the agent has not
 /// confirmed it yet.
 pub const ENDPOINT_PROVISIONAL: u32 = 4;
+/// Packets from and to this port are the kernel's: the port is of a kind that cannot be delivered
+/// to past the stack, or something on it (shaping, another program) would be skipped.
+pub const ENDPOINT_KERNEL: u32 = 8;
 
 /// Value of `ENDPOINTS`, keyed by the container's address.
 #[repr(C)]

@@ -4,7 +4,12 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// The outer packet to this peer may be built by the programs. Without it the peer is kernel-only:
 /// known to the guard, never a fast destination.
+///
+/// It holds for both directions: conntrack must see both or neither, and what the host does to
+/// tunnel packets from this peer would be skipped as well.
 pub const PEER_FAST: u32 = 1;
+/// What comes from this VTEP address is the kernel's: see [`PEER_FAST`].
+pub const VTEP_KERNEL: u32 = 1;
 
 /// Value of `PEERS`, keyed by the peer's subnet, and of the guard's question "who may say this".
 #[repr(C)]
@@ -36,8 +41,10 @@ pub struct PeerEntry {
 pub struct VtepEntry {
     /// How many leases name this address.
     pub leases: u32,
+    /// `VTEP_*` bits.
+    pub flags: u32,
 }
 
 // The value's alignment must divide the LPM key's data size (4), or lookups are misaligned.
 const _: () = assert!(size_of::<PeerEntry>() == 36 && align_of::<PeerEntry>() == 4);
-const _: () = assert!(size_of::<VtepEntry>() == 4);
+const _: () = assert!(size_of::<VtepEntry>() == 8);

@@ -144,6 +144,8 @@ reasons! {
     DropNoMemory = 41, "drop_no_memory", Dropped;
     /// Tags of VLAN 0 around what the stack would take without them: nobody sends that.
     DropTagged = 42, "drop_tagged", Dropped;
+    /// Something on the container's port is meant to see its packets: shaping, another program.
+    PortKept = 43, "port_kept", Passed;
 }
 
 macro_rules! hooks {

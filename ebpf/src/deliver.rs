@@ -1,7 +1,7 @@
 //! The last step of the way in: a bare packet to the container that it is for.
 
 use weft_common::{
-    endpoint::{ENDPOINT_PEER, EndpointEntry},
+    endpoint::{ENDPOINT_KERNEL, ENDPOINT_PEER, EndpointEntry},
     peer::{PEER_FAST, PeerEntry},
     settings::{DatapathSettings, FAST_PATH},
     stats::Reason,
@@ -60,6 +60,7 @@ pub fn receiver(
     let Some(endpoint) = maps::endpoint(ip.destination()) else {
         return Err(unknown(ip.destination(), Reason::NoEndpoint));
     };
+    require_free_port(endpoint)?;
     let segment = segment_len(packet, ip, transport).ok_or(Reason::OtherAggregate)?;
     if segment > endpoint.bridge_mtu {
         return Err(Reason::TooBig);
@@ -70,6 +71,19 @@ pub fn receiver(
         Fit::Fits => Ok(endpoint),
         Fit::TooBig => Err(Reason::TooBig),
         Fit::Gone => Err(Reason::NoEndpoint),
+    }
+}
+
+/// Whether packets from and to the container's port may pass the stack by. That a port of the wrong
+/// kind is not served is our shortcoming; that shaping and other programs see their packets is meant.
+#[inline(always)]
+pub fn require_free_port(endpoint: &EndpointEntry) -> Result<(), Reason> {
+    if endpoint.flags & ENDPOINT_KERNEL == 0 {
+        Ok(())
+    } else if endpoint.flags & ENDPOINT_PEER == 0 {
+        Err(Reason::PortKind)
+    } else {
+        Err(Reason::PortKept)
     }
 }
 

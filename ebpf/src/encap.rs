@@ -84,6 +84,7 @@ fn take(packet: &Packet<'_>, place: Place, overlay: &mut bool) -> Result<Verdict
     let Some(endpoint) = maps::endpoint(ip.source()) else {
         return Err(deliver::unknown(ip.source(), Reason::NoSourceEndpoint));
     };
+    deliver::require_free_port(endpoint)?;
     // What the stack rewrote between port and bridge has no note of the port's program.
     if place == Place::Bridge && endpoint.flags & ENDPOINT_HOOKED != 0 {
         return Err(Reason::PortPassed);

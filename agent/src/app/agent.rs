@@ -136,6 +136,7 @@ async fn serve(
         info!("turned net.ipv4.ip_forward on");
     }
 
+    let allow = prepare::allow(&movers, tasks).await;
     let ground = ground::ground(&network, &lease, &underlay, &movers, &uplink.name, vtep_mac);
     told.send_replace(Status {
         components: vec![Component::bad("start", "programming")],
@@ -147,8 +148,9 @@ async fn serve(
     )]
     let Movers {
         mut datapath,
-        fast_path,
+        fast_path: _,
         why: _,
+        filtered: _,
     } = movers;
     #[cfg(feature = "bpf-log")]
     if let Some(datapath) = &mut datapath {
@@ -210,7 +212,7 @@ async fn serve(
         },
         sysctls,
         kernel,
-        fast_path,
+        allow,
         guard: config.guard,
         memory: Memory::default(),
     };

@@ -1,9 +1,14 @@
 //! What must be known before the loop can start: config, uplink, device, lease, programs.
 
-use std::{net::IpAddr, path::Path, time::Duration};
+use std::{net::IpAddr, path::Path, sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep};
-use tracing::{info, warn};
+use futures::{StreamExt as _, stream::BoxStream};
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+use tracing::{debug, info, warn};
 
 use super::Failure;
 use crate::{
@@ -15,9 +20,11 @@ use crate::{
         net::Mac,
         network::NetworkConfig,
     },
-    netlink::{LinkKind, Netlink, ObservedHost},
+    netlink::{LinkKind, Netlink, ObservedHost, nftables, xfrm},
     outputs::subnet_env,
+    policy,
     reconcile::{
+        allow::Allow,
         desired::KernelDefaults,
         underlay::{Underlay, with_route},
     },
@@ -133,10 +140,12 @@ pub fn kernel_defaults(sysctls: &Sysctls) -> Result<KernelDefaults, Failure> {
 pub struct Movers {
     /// Programs, unless the kernel works alone.
     pub datapath: Option<EbpfDatapath>,
-    /// Whether they take packets.
+    /// Whether they take packets when no rule speaks against it.
     pub fast_path: bool,
     /// Why it is so.
     pub why: String,
+    /// Whether the host's packet filter has a say.
+    pub filtered: bool,
 }
 
 /// Loads the programs as far as they are wanted and can be had.
@@ -150,6 +159,7 @@ pub fn movers(
         datapath: None,
         fast_path: false,
         why,
+        filtered: false,
     };
     if config.datapath == DatapathChoice::Kernel {
         return Ok(kernel("--datapath=kernel".to_owned()));
@@ -173,6 +183,7 @@ pub fn movers(
                 datapath: Some(datapath),
                 fast_path,
                 why,
+                filtered: config.fast_path == FastPathChoice::Auto,
             })
         }
         Err(error) if config.datapath == DatapathChoice::Ebpf => {
@@ -208,6 +219,42 @@ fn fast_path(
         (FastPathChoice::On, None) => (true, "--fast-path=on".to_owned()),
         (FastPathChoice::Auto, None) => (true, "nothing speaks against it".to_owned()),
     }
+}
+
+/// What decides whether packets are taken. The rules are read once before anything starts: a
+/// restart must not take flows off the fast path for a moment, because they would not come back.
+pub async fn allow(movers: &Movers, tasks: &mut JoinSet<()>) -> Allow {
+    let mut allow = Allow::new(movers.fast_path, movers.why.clone());
+    if !movers.fast_path {
+        return allow;
+    }
+    let changed = rule_changes();
+    let (told, rules) = watch::channel(Arc::new(policy::read::rules().await));
+    tasks.spawn(async move { policy::watch::keep(changed, told).await });
+    allow.filtered = movers.filtered;
+    allow.rules = Some(rules);
+    allow
+}
+
+/// Wake-ups of everything that tells of changed rules. What does not is read at intervals.
+fn rule_changes() -> BoxStream<'static, ()> {
+    let nothing = || futures::stream::pending().boxed();
+    let filter = nftables::changes().map_or_else(
+        |error| {
+            debug!(%error, "changes of rules are looked for at intervals");
+            nothing()
+        },
+        futures::StreamExt::boxed,
+    );
+    let ipsec = match xfrm::changes() {
+        Ok(Some(events)) => events.boxed(),
+        Ok(None) => nothing(),
+        Err(error) => {
+            debug!(%error, "changes of IPsec policies are looked for at intervals");
+            nothing()
+        }
+    };
+    futures::stream::select(filter, ipsec).boxed()
 }
 
 /// On the kernel path alone, what an earlier run attached is taken off.

@@ -1,5 +1,7 @@
 //! Puts what the tasks tell together to one status.
 
+use std::fmt::Display;
+
 use tokio::sync::watch;
 use tracing::info;
 use weft_common::stats::Hook;
@@ -10,7 +12,7 @@ use super::{
 };
 use crate::{
     admin::status::{Component, Ignored, Status},
-    reconcile::{renewal::OwnLease, run::Report},
+    reconcile::{allow::Decision, renewal::OwnLease, run::Report},
 };
 
 /// What the tasks told last.
@@ -92,6 +94,17 @@ fn is_attached(report: &Report) -> bool {
     })
 }
 
+/// What stays with the kernel, and why.
+fn listed<K: Display, V: Display>(kept: impl IntoIterator<Item = (K, V)>) -> String {
+    let each = kept.into_iter().map(|(what, why)| format!("{what}: {why}"));
+    let all = each.collect::<Vec<_>>().join("; ");
+    if all.is_empty() {
+        "none".to_owned()
+    } else {
+        all
+    }
+}
+
 /// The status, on the ground of what does not change.
 #[must_use]
 pub fn status(ground: &Status, told: &Told) -> Status {
@@ -133,7 +146,20 @@ pub fn status(ground: &Status, told: &Told) -> Status {
             Err(why) => Component::bad("subnet_file", why),
         },
     ];
+    let mut mode = ground.mode.clone();
     if ground.mode.datapath == "ebpf" {
+        if !report.allowed.why.is_empty() {
+            let Decision {
+                fast,
+                why,
+                kernel_only,
+            } = &report.allowed;
+            mode.fast_path = if *fast { "on" } else { "off" }.to_owned();
+            mode.why.clone_from(why);
+            components.push(Component::good("kernel_only", listed(kernel_only)));
+            let ports = report.kept_ports.iter().map(|(port, why)| (port, why));
+            components.push(Component::good("kept_ports", listed(ports)));
+        }
         components.push(programs(report));
         components.push(match &report.flows {
             Some(Ok(detail)) => Component::good("flows", detail),
@@ -143,6 +169,7 @@ pub fn status(ground: &Status, told: &Told) -> Status {
     }
     Status {
         ready: held && report.complete && is_attached(report) && subnet_file.is_ok(),
+        mode,
         components,
         uplink: match &report.uplink {
             Some(uplink) => Some(uplink.name.clone()),

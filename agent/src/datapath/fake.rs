@@ -52,7 +52,7 @@ impl Datapath for FakeDatapath {
             }
             DatapathOp::PutPeer(net, peer) => _ = state.peers.insert(net, peer),
             DatapathOp::DeletePeer(net) => _ = state.peers.remove(&net),
-            DatapathOp::PutVtep(addr, leases) => _ = state.vteps.insert(addr, leases),
+            DatapathOp::PutVtep(addr, entry) => _ = state.vteps.insert(addr, entry),
             DatapathOp::DeleteVtep(addr) => _ = state.vteps.remove(&addr),
             DatapathOp::PutEndpoint(addr, endpoint) => _ = state.endpoints.insert(addr, endpoint),
             DatapathOp::DeleteEndpoint(addr) => _ = state.endpoints.remove(&addr),

@@ -10,7 +10,7 @@ use ipnet::Ipv4Net;
 use weft_common::{
     endpoint::{EndpointEntry, PortEntry},
     flow::{FlowEntry, FlowKey},
-    peer::PeerEntry,
+    peer::{PeerEntry, VtepEntry},
     settings::DatapathSettings,
     stats::{Count, Hook, Reason},
 };
@@ -39,8 +39,8 @@ pub struct DatapathState {
     pub settings: Option<DatapathSettings>,
     /// Peers by subnet.
     pub peers: BTreeMap<Ipv4Net, PeerEntry>,
-    /// How many leases name each VTEP address.
-    pub vteps: BTreeMap<Ipv4Addr, u32>,
+    /// VTEP addresses: how many leases name each, and whether it is the kernel's alone.
+    pub vteps: BTreeMap<Ipv4Addr, VtepEntry>,
     /// Containers by address.
     pub endpoints: BTreeMap<Ipv4Addr, EndpointEntry>,
     /// The host's own addresses, with their device.
@@ -49,6 +49,8 @@ pub struct DatapathState {
     pub ports: BTreeMap<u32, PortEntry>,
     /// Attached programs. Names are compared too: a renamed device is attached anew.
     pub attachments: BTreeSet<Attachment>,
+    /// A program of others beside ours, by device. Only read.
+    pub foreign: BTreeMap<IfIndex, String>,
 }
 
 /// One change of the programs' world. Removing what is gone is a success.
@@ -61,7 +63,7 @@ pub enum DatapathOp {
     /// Removes a peer.
     DeletePeer(Ipv4Net),
     /// Adds or replaces a VTEP address.
-    PutVtep(Ipv4Addr, u32),
+    PutVtep(Ipv4Addr, VtepEntry),
     /// Removes a VTEP address.
     DeleteVtep(Ipv4Addr),
     /// Adds or replaces a container.

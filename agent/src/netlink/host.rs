@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
 };
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::model::net::{IfIndex, Mac, Vni};
 
@@ -66,6 +66,8 @@ pub struct Link {
     pub carrier: bool,
     /// The bridge (or other master) that it belongs to.
     pub master: Option<IfIndex>,
+    /// What queues packets on their way out (`noqueue`, `tbf`, …), where the kernel says so.
+    pub qdisc: Option<String>,
 }
 
 /// State of a neighbour entry, as far as we act on it.
@@ -131,6 +133,22 @@ pub struct Route {
     pub protocol: u8,
 }
 
+/// A rule that chooses a routing table by more than the destination. The three that every host
+/// has are left out, and so are those that apply to all packets: a route lookup follows them.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RoutingRule {
+    /// Place in the order.
+    pub priority: u32,
+    /// Applies to packets from here; `None` from anywhere.
+    pub source: Option<Ipv4Net>,
+    /// Applies to packets to here; `None` to anywhere.
+    pub destination: Option<Ipv4Net>,
+    /// Applies to this IP protocol only.
+    pub protocol: Option<u8>,
+    /// Applies to all packets but those.
+    pub inverted: bool,
+}
+
 /// How good an address is as a source. The order of the fields and values is the order of
 /// preference: the least is the best.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -157,6 +175,10 @@ pub struct ObservedHost {
     pub standings: BTreeMap<(IfIndex, IpAddr), AddressStanding>,
     /// Unicast routes of the main table.
     pub routes: BTreeSet<Route>,
+    /// Rules that choose another routing table, for IPv4 packets of the host's own.
+    pub rules: BTreeSet<RoutingRule>,
+    /// Filters of others at the classic hooks of devices, by kind.
+    pub filters: BTreeMap<IfIndex, String>,
     /// Neighbours by link and address (IP families only).
     pub neighbours: BTreeMap<(IfIndex, IpAddr), Neighbour>,
     /// Forwarding entries of VXLAN devices, with their VTEP.

@@ -13,12 +13,15 @@ pub mod conntrack;
 pub mod fake;
 mod host;
 pub mod kernel;
+pub mod nftables;
 mod op;
+mod raw;
+pub mod xfrm;
 
 pub use self::{
     host::{
         AddressStanding, BridgeEntry, Link, LinkKind, Neighbour, NeighbourState, ObservedHost,
-        Route, TunnelEntry, VxlanAttrs,
+        Route, RoutingRule, TunnelEntry, VxlanAttrs,
     },
     op::{HostOp, VxlanDevice},
 };

@@ -1,5 +1,7 @@
 //! What should be: one pure function from leases, host and settings to the wanted state.
 
+mod peers;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
@@ -8,16 +10,16 @@ use std::{
 use ipnet::{IpNet, Ipv4Net};
 use weft_common::{
     endpoint::EndpointEntry,
-    peer::{PEER_FAST, PeerEntry},
+    peer::{VTEP_KERNEL, VtepEntry},
     settings::{DatapathSettings, FAST_PATH, GUARD_PEERS, GUARD_STRICT},
     stats::Hook,
-    wire::OVERHEAD,
 };
 
+use self::peers::{peer_entry, peers};
 use super::underlay::Underlay;
 use crate::{
     datapath::{Attachment, DatapathState},
-    endpoints::{self, Endpoints},
+    endpoints::{self, Endpoints, Foreign},
     model::{
         lease::Snapshot,
         net::{IfIndex, Mac, Subnet},
@@ -61,6 +63,10 @@ pub struct View<'a> {
     pub kernel: KernelDefaults,
     /// Whether packets may be taken.
     pub fast_path: bool,
+    /// VTEP addresses whose tunnel packets are the kernel's, and why.
+    pub kernel_only: &'a BTreeMap<Ipv4Addr, String>,
+    /// Programs of others at ports and bridges.
+    pub foreign: &'a Foreign,
     /// What the guard refuses.
     pub guard: Guard,
     /// Containers that a port's program has heard of and the kernel's tables do not have yet.
@@ -153,37 +159,6 @@ pub fn desired(view: &View<'_>) -> Desired {
     }
 }
 
-/// The other nodes, and the leases that cannot be peers.
-fn peers(view: &View<'_>) -> (BTreeMap<Subnet, Peer>, BTreeMap<Subnet, &'static str>) {
-    let network = IpNet::V4(view.network.network);
-    let own_address = IpAddr::V4(view.underlay.public_ip);
-    let mut peers = BTreeMap::new();
-    let mut ignored = BTreeMap::new();
-    for (subnet, lease) in &view.leases.leases {
-        if *subnet == view.own {
-            continue;
-        }
-        let why = if !network.contains(&subnet.net()) {
-            "outside the network"
-        } else if subnet.overlaps(view.own) {
-            "overlaps our own subnet"
-        } else if lease.attrs.public_ip == own_address {
-            "names our own address"
-        } else if let Some(peer) = Peer::from_lease(lease) {
-            if peer.vtep_mac == view.vtep_mac {
-                "names our own VTEP MAC"
-            } else {
-                peers.insert(*subnet, peer);
-                continue;
-            }
-        } else {
-            "another backend"
-        };
-        ignored.insert(*subnet, why);
-    }
-    (peers, ignored)
-}
-
 fn datapath(
     view: &View<'_>,
     own: Ipv4Net,
@@ -198,7 +173,13 @@ fn datapath(
         let (Some(net), IpAddr::V4(vtep)) = (subnet.v4(), peer.vtep_addr) else {
             continue;
         };
-        *state.vteps.entry(vtep).or_default() += 1;
+        let flags = if view.kernel_only.contains_key(&vtep) {
+            VTEP_KERNEL
+        } else {
+            0
+        };
+        let named = state.vteps.entry(vtep);
+        named.or_insert(VtepEntry { leases: 0, flags }).leases += 1;
         state
             .peers
             .insert(net, peer_entry(view, device, net, vtep, peer));
@@ -213,7 +194,7 @@ fn datapath(
         .filter(|port| !view.fails(Hook::ToContainer, port.index))
         .filter_map(|port| {
             let hooked = !view.fails(Hook::FromContainer, port.index);
-            let entry = endpoints::port_entry(view.host, port, hooked)?;
+            let entry = endpoints::port_entry(view.host, port, hooked, view.foreign)?;
             Some((port.index.get(), entry))
         })
         .collect();
@@ -224,7 +205,10 @@ fn datapath(
         .filter(|(_, endpoint)| !view.fails(Hook::ToContainer, endpoint.port))
         .filter_map(|(address, endpoint)| {
             let hooked = !view.fails(Hook::FromContainer, endpoint.port);
-            Some((*address, endpoint.to_entry(view.host, hooked)?))
+            Some((
+                *address,
+                endpoint.to_entry(view.host, hooked, view.foreign)?,
+            ))
         })
         .collect();
     for (address, entry) in view.provisional {
@@ -261,49 +245,6 @@ fn settings(view: &View<'_>, own: Ipv4Net) -> DatapathSettings {
             },
         ready: 1,
     }
-}
-
-/// A peer without a route is known to the guard, and left to the kernel.
-fn peer_entry(
-    view: &View<'_>,
-    device: &str,
-    net: Ipv4Net,
-    vtep: Ipv4Addr,
-    peer: &Peer,
-) -> PeerEntry {
-    let mut entry = PeerEntry {
-        subnet: net.network().octets(),
-        subnet_len: net.prefix_len().into(),
-        vtep_addr: vtep.octets(),
-        vtep_mac: peer.vtep_mac.0,
-        _pad: [0; 2],
-        gateway: vtep.octets(),
-        ifindex: 0,
-        mtu: 0,
-        flags: 0,
-    };
-    let Some(hop) = view.hops.get(&peer.vtep_addr) else {
-        return entry;
-    };
-    if let Some(IpAddr::V4(gateway)) = hop.gateway {
-        entry.gateway = gateway.octets();
-    }
-    entry.ifindex = hop.link.get();
-    let path = hop
-        .mtu
-        .saturating_sub(u32::try_from(OVERHEAD).unwrap_or(u32::MAX));
-    entry.mtu = path.min(view.underlay.overlay_mtu());
-    let ethernet = view
-        .host
-        .links
-        .get(&hop.link)
-        // A way through our own device has no end: the kernel drops what goes there.
-        .is_some_and(|link| link.ethernet && link.name != device);
-    let inherited = !matches!(hop.gateway, Some(IpAddr::V6(_)));
-    if ethernet && inherited {
-        entry.flags |= PEER_FAST;
-    }
-    entry
 }
 
 /// Where our programs belong.

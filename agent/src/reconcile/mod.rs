@@ -1,5 +1,6 @@
 //! Desired state, the plan that leads there, and the loop that applies it.
 
+pub mod allow;
 pub mod desired;
 pub mod flowkeeper;
 pub mod flows;

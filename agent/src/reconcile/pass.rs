@@ -14,6 +14,7 @@ use weft_common::{
 };
 
 use super::{
+    allow::{Place, foreign, kept_ports},
     desired::{Desired, Guard, View, desired},
     flowkeeper::FlowKeeper,
     hops::Hops,
@@ -164,6 +165,17 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
             .unhooked
             .retain(|(_, link)| host.links.contains_key(link));
         let none = Endpoints::new();
+        let foreign = foreign(&host, seen.as_ref());
+        let place = Place {
+            network: &self.network,
+            own,
+            underlay: &underlay,
+            device: &device,
+        };
+        let allowed = self
+            .allow
+            .decide(place.scene(&wanted, &host), &host)
+            .clone();
         let desired = desired(&View {
             network: &self.network,
             own,
@@ -175,7 +187,9 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
             endpoints: memory.endpoints.as_ref().unwrap_or(&none),
             unhooked: &memory.unhooked,
             kernel: self.kernel,
-            fast_path: self.fast_path,
+            fast_path: allowed.fast,
+            kernel_only: &allowed.kernel_only,
+            foreign: &foreign,
             // A guard that does not know every peer would drop what one of them sends.
             guard: if memory.strangers {
                 Guard::Flannel
@@ -184,6 +198,8 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
             },
             provisional: &provisional,
         });
+        report.kept_ports = kept_ports(&host, &desired.datapath.attachments, &foreign);
+        report.allowed = allowed;
         let locals = desired.datapath.locals.keys().copied();
         memory.flows.scope(&self.network, own, locals);
         let mut plan = plan(&desired, &host, seen.as_ref());

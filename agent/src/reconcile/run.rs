@@ -1,6 +1,6 @@
 //! The loop: look, decide, apply, tell. Events say when to look, never what to do.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt as _};
 use tokio::{
@@ -9,6 +9,7 @@ use tokio::{
 };
 
 use super::{
+    allow::{Allow, Decision},
     desired::{Guard, KernelDefaults},
     leases::StoreNews,
     pass::Memory,
@@ -23,6 +24,7 @@ use crate::{
         peer::Peer,
     },
     netlink::{Netlink, conntrack::ConntrackEvent},
+    policy::RulesRead,
     sysctl::Sysctls,
     uplink::Uplink,
 };
@@ -57,7 +59,7 @@ pub struct Reconciler<N, D> {
     /// Kernel defaults.
     pub kernel: KernelDefaults,
     /// Whether packets may be taken.
-    pub fast_path: bool,
+    pub allow: Allow,
     /// What the guard refuses.
     pub guard: Guard,
     /// What was learned.
@@ -83,6 +85,10 @@ pub struct Report {
     pub attached: usize,
     /// Programs that are not where they should be.
     pub unattached: Vec<Attachment>,
+    /// What is allowed, and why.
+    pub allowed: Decision,
+    /// Ports whose packets stay with the kernel, and why.
+    pub kept_ports: Vec<(String, String)>,
     /// The uplink, as last seen.
     pub uplink: Option<Uplink>,
     /// Why the uplink cannot be followed to where it is now.
@@ -122,6 +128,7 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
         let mut not_before = Instant::now();
         let mut next = Instant::now();
         let mut retry = RETRY;
+        let mut rules = self.allow.rules.clone();
         loop {
             let at = if dirty { not_before } else { next };
             let wake = tokio::select! {
@@ -130,6 +137,7 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
                     None => return,
                 },
                 Some(_) = changes.next() => Wake::Host,
+                () = rules_changed(&mut rules) => Wake::Host,
                 Some(event) = conntrack.next() => Wake::Flow(event),
                 () = sleep_until(settle_at.unwrap_or(at)), if settle_at.is_some() => Wake::Settle,
                 () = sleep_until(at) => Wake::Timer,
@@ -210,6 +218,17 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
             .and_then(Peer::from_lease)
             .is_some_and(|own| own.vtep_addr == address && own.vtep_mac == self.vtep_mac)
     }
+}
+
+/// Waits for a change of the host's rules; for ever where nobody reads them.
+async fn rules_changed(rules: &mut Option<watch::Receiver<Arc<RulesRead>>>) {
+    if let Some(told) = rules
+        && told.changed().await.is_ok()
+    {
+        return;
+    }
+    *rules = None;
+    std::future::pending().await
 }
 
 #[cfg(test)]

@@ -32,6 +32,7 @@ fn host() -> ObservedHost {
                 up: true,
                 carrier: true,
                 master: None,
+                qdisc: None,
             },
         );
         for (position, net) in (0..).zip(nets) {

@@ -12,7 +12,7 @@ use weft::{
 use weft_common::{
     endpoint::{ENDPOINT_HOOKED, ENDPOINT_PEER, EndpointEntry, PortEntry},
     flow::{FLOW_NATED, FLOW_SEEN, FlowEntry, FlowKey},
-    peer::{PEER_FAST, PeerEntry},
+    peer::{PEER_FAST, PeerEntry, VTEP_KERNEL, VtepEntry},
     settings::{DatapathSettings, FAST_PATH},
     stats::Hook,
 };
@@ -71,7 +71,11 @@ pub fn peer(third: u8) -> PeerEntry {
     }
 }
 
-pub fn endpoint(last: u8) -> EndpointEntry {
+pub fn vtep(leases: u32, flags: u32) -> VtepEntry {
+    VtepEntry { leases, flags }
+}
+
+fn endpoint(last: u8) -> EndpointEntry {
     EndpointEntry {
         ifindex: u32::from(last),
         mac: [2, 66, 10, 1, 2, last],
@@ -116,13 +120,14 @@ pub fn content() -> DatapathState {
             ("0.0.0.0/0".parse().unwrap(), peer(6)),
         ]),
         vteps: BTreeMap::from([
-            (Ipv4Addr::new(192, 0, 2, 3), 1),
-            (Ipv4Addr::new(192, 0, 2, 4), 2),
+            (Ipv4Addr::new(192, 0, 2, 3), vtep(1, 0)),
+            (Ipv4Addr::new(192, 0, 2, 4), vtep(2, VTEP_KERNEL)),
         ]),
         endpoints: BTreeMap::from([(own(5), endpoint(5)), (own(6), endpoint(6))]),
         locals: BTreeMap::from([(own(0), 4), (own(1), 5)]),
         ports: BTreeMap::from([(5, port(1)), (6, port(2))]),
         attachments: BTreeSet::new(),
+        foreign: BTreeMap::new(),
     }
 }
 
@@ -191,7 +196,7 @@ pub fn a_second_put_replaces<D: Datapath>(world: World<D>) {
     };
     other.settings = Some(changed);
     other.peers.values_mut().for_each(|peer| peer.flags = 0);
-    other.vteps.values_mut().for_each(|leases| *leases += 1);
+    other.vteps.values_mut().for_each(|vtep| vtep.leases += 1);
     let endpoints = other.endpoints.values_mut();
     endpoints.for_each(|endpoint| endpoint.mac = [2, 0, 0, 0, 9, 9]);
     other.locals.values_mut().for_each(|device| *device += 1);

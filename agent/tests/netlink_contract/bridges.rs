@@ -68,7 +68,10 @@ fn a_bridge_and_its_container_are_observed() {
         let addr = "10.5.1.2".parse().unwrap();
         speak();
         let observed = observe_until(&host, "an entry of the bridge", |observed| {
+            // The bridge learns from whatever the container says first.
+            let mut neighbours = observed.neighbours.values();
             !observed.bridge_fdb.is_empty()
+                && neighbours.any(|neighbour| neighbour.state == NeighbourState::Valid)
         })
         .await;
         let bridge = observed.link_named("br0").unwrap();

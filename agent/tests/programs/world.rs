@@ -1,6 +1,6 @@
 //! One host: its settings, a peer, two containers, and devices to run the programs at.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aya::maps::{Array, Map, MapData};
 use ipnet::Ipv4Net;
@@ -13,7 +13,7 @@ use weft_common::{
     abi,
     endpoint::{ENDPOINT_HOOKED, ENDPOINT_PEER, EndpointEntry, PortEntry},
     flow::{FLOW_NATED, FLOW_SEEN, FlowEntry, FlowKey, FlowState},
-    peer::{PEER_FAST, PeerEntry},
+    peer::{PEER_FAST, PeerEntry, VTEP_KERNEL, VtepEntry},
     settings::{DatapathSettings, FAST_PATH, GUARD_PEERS, GUARD_STRICT},
     stats::{Count, Fate, Hook, Reason},
 };
@@ -141,10 +141,22 @@ impl World {
         self.put(DatapathOp::PutPeer("10.1.3.0/24".parse().unwrap(), entry));
     }
 
+    pub fn vtep(&mut self, flags: u32) {
+        self.put(DatapathOp::PutVtep(PEER_VTEP.into(), vtep(flags)));
+    }
+
     pub fn endpoint(&mut self, change: impl FnOnce(&mut EndpointEntry)) {
         let mut endpoint = base().endpoints[&BOX.into()];
         change(&mut endpoint);
         self.put(DatapathOp::PutEndpoint(BOX.into(), endpoint));
+    }
+
+    /// Gives every container's port these flags.
+    pub fn flag_endpoints(&mut self, flags: u32) {
+        for (address, mut endpoint) in base().endpoints {
+            endpoint.flags = flags;
+            self.put(DatapathOp::PutEndpoint(address, endpoint));
+        }
     }
 
     /// Another lease of a node, for 10.1.`third`.0/24.
@@ -328,10 +340,19 @@ fn base() -> DatapathState {
             ("10.1.5.0/24".parse().unwrap(), peer(5, SLOW_VTEP, 0)),
         ]
         .into(),
-        vteps: [(PEER_VTEP.into(), 1), (SLOW_VTEP.into(), 1)].into(),
+        vteps: [
+            (PEER_VTEP.into(), vtep(0)),
+            (SLOW_VTEP.into(), vtep(VTEP_KERNEL)),
+        ]
+        .into(),
         endpoints: [(BOX.into(), hooked), (PLAIN_BOX.into(), plain)].into(),
         locals: [(local(0), 9), (BRIDGE.into(), 9), (OUR_VTEP.into(), 2)].into(),
         ports: [(World::ifindex(At::BoxPort), port_entry())].into(),
         attachments: BTreeSet::new(),
+        foreign: BTreeMap::new(),
     }
+}
+
+fn vtep(flags: u32) -> VtepEntry {
+    VtepEntry { leases: 1, flags }
 }

@@ -8,7 +8,11 @@ use weft::{
     model::net::Mac,
     netlink::{LinkKind, Neighbour, NeighbourState, ObservedHost, Route, TunnelEntry, VxlanAttrs},
 };
-use weft_common::{endpoint::EndpointEntry, peer::PeerEntry, stats::Hook};
+use weft_common::{
+    endpoint::EndpointEntry,
+    peer::{PeerEntry, VtepEntry},
+    stats::Hook,
+};
 
 use crate::world::{DEVICE, OWN_ADDRESS, OWN_MAC, UPLINK, index, link, net};
 
@@ -184,7 +188,8 @@ pub fn state() -> impl Strategy<Value = DatapathState> {
                 state.peers.insert(subnet, stale_peer(node));
             }
             for (node, leases) in vteps {
-                state.vteps.insert(Ipv4Addr::new(192, 0, 2, node), leases);
+                let entry = VtepEntry { leases, flags: 0 };
+                state.vteps.insert(Ipv4Addr::new(192, 0, 2, node), entry);
             }
             for (address, ifindex, mac, bridge) in endpoints {
                 let entry = EndpointEntry {

@@ -73,7 +73,9 @@ impl Rounds {
             },
             fast_path: true,
             guard: weft::reconcile::desired::Guard::Strict,
-            provisional: &std::collections::BTreeMap::new(),
+            provisional: &BTreeMap::new(),
+            kernel_only: &BTreeMap::new(),
+            foreign: &BTreeMap::new(),
         });
         let plan = plan(&desired, &host, Some(&self.datapath.state));
         (desired, plan)

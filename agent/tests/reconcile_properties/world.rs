@@ -154,6 +154,7 @@ pub fn link(number: u32, name: &str, kind: LinkKind, master: Option<u32>) -> Lin
         up: true,
         carrier: true,
         master: master.map(index),
+        qdisc: None,
     }
 }
 

@@ -55,6 +55,29 @@ impl Links {
         })
     }
 
+    /// A program that is not ours at each port and bridge that has ours, on either side.
+    pub fn foreign(&self) -> BTreeMap<IfIndex, String> {
+        let mut found = BTreeMap::new();
+        let places = self
+            .held
+            .iter()
+            .filter(|((hook, _), _)| matches!(hook, Hook::FromContainer | Hook::FromBridge));
+        for ((_, link), held) in places {
+            let chains = [TcAttachType::Ingress, TcAttachType::Egress]
+                .into_iter()
+                .filter_map(|side| SchedClassifier::query_tcx(&held.name, side).ok());
+            let stranger = chains
+                .flat_map(|(_, chain)| chain)
+                .map(|program| program.name_as_str().unwrap_or_default().to_owned())
+                // An earlier run's programs have the names of ours.
+                .find(|name| Hook::ALL.iter().all(|hook| hook.name() != name));
+            if let Some(name) = stranger {
+                found.insert(*link, format!("the program {name:?}"));
+            }
+        }
+        found
+    }
+
     /// Hangs the hook's program at the device.
     pub fn attach(
         &mut self,

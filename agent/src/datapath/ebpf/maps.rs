@@ -63,7 +63,7 @@ impl Maps {
                 state.peers.insert(subnet, peer);
             }
         }
-        state.vteps = read_all(&self.vteps, "read VTEPS", |vtep| vtep.leases)?;
+        state.vteps = read_all(&self.vteps, "read VTEPS", |vtep| vtep)?;
         state.endpoints = read_all(&self.endpoints, "read ENDPOINTS", |endpoint| endpoint)?;
         state.locals = read_all(&self.locals, "read LOCALS", |local| local.ifindex)?;
         for entry in self.ports.iter() {
@@ -200,9 +200,13 @@ impl Maps {
         )
     }
 
-    pub(super) fn put_vtep(&mut self, addr: Ipv4Addr, leases: u32) -> Result<(), DatapathError> {
+    pub(super) fn put_vtep(
+        &mut self,
+        addr: Ipv4Addr,
+        entry: VtepEntry,
+    ) -> Result<(), DatapathError> {
         self.vteps
-            .insert(addr.octets(), VtepEntry { leases }, 0)
+            .insert(addr.octets(), entry, 0)
             .map_err(call(format!("write VTEPS {addr}")))
     }
 

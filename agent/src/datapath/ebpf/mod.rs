@@ -61,6 +61,7 @@ impl Datapath for EbpfDatapath {
     fn observe(&self) -> Result<DatapathState, DatapathError> {
         let mut state = self.maps.read()?;
         state.attachments = self.links.living(&self.ebpf, &self.pins).collect();
+        state.foreign = self.links.foreign();
         Ok(state)
     }
 
@@ -69,7 +70,7 @@ impl Datapath for EbpfDatapath {
             DatapathOp::PutSettings(settings) => self.maps.put_settings(*settings),
             DatapathOp::PutPeer(net, peer) => self.maps.put_peer(*net, *peer),
             DatapathOp::DeletePeer(net) => self.maps.delete_peer(*net),
-            DatapathOp::PutVtep(addr, leases) => self.maps.put_vtep(*addr, *leases),
+            DatapathOp::PutVtep(addr, entry) => self.maps.put_vtep(*addr, *entry),
             DatapathOp::DeleteVtep(addr) => self.maps.delete_vtep(*addr),
             DatapathOp::PutEndpoint(addr, endpoint) => self.maps.put_endpoint(*addr, *endpoint),
             DatapathOp::DeleteEndpoint(addr) => self.maps.delete_endpoint(*addr),

@@ -80,6 +80,7 @@ impl FakeHost {
                     up: true,
                     carrier: true,
                     master: None,
+                    qdisc: None,
                 },
             );
             index

@@ -84,6 +84,7 @@ fn create(host: &mut ObservedHost, device: &VxlanDevice) -> Result<(), i32> {
             up: false,
             carrier: false,
             master: None,
+            qdisc: None,
         },
     );
     Ok(())

@@ -14,13 +14,15 @@ use rtnetlink::{
 
 use crate::netlink::{HostChange, NetlinkError, grow_receive_buffer};
 
-const GROUPS: [MulticastGroup; 6] = [
+const GROUPS: [MulticastGroup; 8] = [
     MulticastGroup::Link,
     MulticastGroup::Neigh,
     MulticastGroup::Ipv4Ifaddr,
     MulticastGroup::Ipv6Ifaddr,
     MulticastGroup::Ipv4Route,
     MulticastGroup::Ipv6Route,
+    MulticastGroup::Ipv4Rule,
+    MulticastGroup::Tc,
 ];
 
 /// Room for the events of a few hundred containers that start at once.

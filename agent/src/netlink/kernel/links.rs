@@ -148,6 +148,7 @@ fn read(message: LinkMessage) -> Option<Link> {
         up: header.flags.contains(LinkFlags::Up),
         carrier: header.flags.contains(LinkFlags::LowerUp),
         master: None,
+        qdisc: None,
     };
     let mut info = Vec::new();
     let mut peer_elsewhere = false;
@@ -157,6 +158,7 @@ fn read(message: LinkMessage) -> Option<Link> {
             LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok().map(Mac),
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::Controller(master) => link.master = IfIndex::try_from(master).ok(),
+            LinkAttribute::Qdisc(name) => link.qdisc = Some(name),
             LinkAttribute::LinkNetNsId(_) => peer_elsewhere = true,
             LinkAttribute::LinkInfo(found) => info = found,
             _ => {}

@@ -3,9 +3,11 @@
 mod addresses;
 mod calls;
 mod changes;
+mod filters;
 mod links;
 mod neighbours;
 mod routes;
+mod rules;
 
 use std::net::IpAddr;
 
@@ -63,6 +65,8 @@ impl Netlink for Rtnetlink {
         };
         addresses::observe(&self.calls, &mut host).await?;
         routes::observe(&self.calls, &mut host).await?;
+        rules::observe(&self.calls, &mut host).await?;
+        filters::observe(&self.calls, &mut host).await?;
         neighbours::observe(&self.calls, &mut host).await?;
         keep_known_links(&mut host);
         Ok(host)
@@ -157,6 +161,8 @@ fn keep_known_links(host: &mut ObservedHost) {
         addresses,
         standings,
         routes,
+        rules: _,
+        filters: _,
         neighbours,
         tunnel_fdb,
         bridge_fdb,

@@ -2,6 +2,7 @@
 
 mod failures;
 mod following;
+mod rules;
 mod world;
 
 use tokio::time::sleep;

@@ -160,6 +160,9 @@ fn possible(hook: Hook) -> Vec<Reason> {
         FastPathOff,
         RecordedFlow,
         FlowsFull,
+        PeerKernelOnly,
+        PortKind,
+        PortKept,
     ];
     let (plain, own): (&[Reason], &[Reason]) = match hook {
         Hook::FromContainer | Hook::FromBridge => (
@@ -172,7 +175,6 @@ fn possible(hook: Hook) -> Vec<Reason> {
                 DropNoMemory,
                 Unguarded,
                 OtherAggregate,
-                PeerKernelOnly,
                 NoSourceEndpoint,
                 WrongPort,
                 HelperRefused,
@@ -204,7 +206,6 @@ fn possible(hook: Hook) -> Vec<Reason> {
             &of_the_plain,
             &[
                 TakenAggregate,
-                PortKind,
                 OtherAggregate,
                 NoEndpoint,
                 DropSpoofedInner,

@@ -1,6 +1,7 @@
 //! What containers send: at their ports, and at the bridge for a port without a program.
 
 use weft_common::{
+    endpoint::{ENDPOINT_KERNEL, ENDPOINT_PEER},
     settings::FAST_PATH,
     stats::{Hook, Reason},
 };
@@ -297,6 +298,10 @@ fn refused(s: &Sender) -> Vec<Case> {
             WrongPort,
             macs(BRIDGE_MAC, [2, 9, 9, 9, 9, 9]),
         ),
+        s.case("a port with something on it", PortKept, s.packet())
+            .given(|world| world.flag_endpoints(ENDPOINT_KERNEL | ENDPOINT_PEER)),
+        s.case("a port that is the kernel's", PortKind, s.packet())
+            .given(|world| world.flag_endpoints(ENDPOINT_KERNEL)),
         s.case("another port", WrongPort, s.packet())
             .at(s.elsewhere),
         s.case("the uplink", WrongPort, s.packet()).at(At::Uplink),

@@ -1,6 +1,8 @@
 //! What the kernel decapsulated, at the overlay's device.
 
 use weft_common::{
+    endpoint::ENDPOINT_KERNEL,
+    peer::VTEP_KERNEL,
     settings::FAST_PATH,
     stats::{Hook, Reason},
 };
@@ -64,6 +66,14 @@ fn delivered() -> Vec<Case> {
             PeerKernelOnly,
             but(|ip| ip.source = SLOW_REMOTE),
         ),
+        case(
+            "from the VTEP address of a peer of the kernel's",
+            HostTraffic,
+            but(|ip| ip.source = PEER_VTEP),
+        )
+        .given(|world| world.vtep(VTEP_KERNEL)),
+        case("to a port with something on it", PortKept, incoming())
+            .given(|world| world.endpoint(|box_| box_.flags |= ENDPOINT_KERNEL)),
         case("to a port that is no veth pair", Taken, plain.clone()),
         case("an aggregate", TakenAggregate, incoming()).gso(4),
         case("an aggregate of datagrams", TakenAggregate, datagram()).gso(3),

@@ -1,7 +1,8 @@
 //! What the wire brings to the uplink.
 
 use weft_common::{
-    endpoint::ENDPOINT_HOOKED,
+    endpoint::{ENDPOINT_HOOKED, ENDPOINT_KERNEL},
+    peer::VTEP_KERNEL,
     stats::{Hook, Reason},
 };
 
@@ -65,6 +66,16 @@ fn plain() -> Vec<Case> {
             HostTraffic,
             incoming().but(|ip| ip.source = PEER_VTEP),
         ),
+        inner(
+            "from the VTEP address of a peer of the kernel's",
+            HostTraffic,
+            incoming().but(|ip| ip.source = PEER_VTEP),
+        )
+        .given(|world| world.vtep(VTEP_KERNEL)),
+        inner("to a port with something on it", PortKept, incoming())
+            .given(|world| world.endpoint(|box_| box_.flags |= ENDPOINT_KERNEL)),
+        inner("to a port that is the kernel's", PortKind, incoming())
+            .given(|world| world.endpoint(|box_| box_.flags = ENDPOINT_KERNEL)),
         outer("outer TTL 1", Taken, |t| t.outer.ttl = 1),
         outer("outer DSCP", Taken, |t| t.outer.tos = 0xb8),
         // What flannel sends, from a device that has not verified it: the kernel does.

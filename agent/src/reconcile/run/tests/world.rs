@@ -24,6 +24,7 @@ use crate::{
     netlink::{
         BridgeEntry, LinkKind, Neighbour, NeighbourState, ObservedHost, Route, fake::FakeHost,
     },
+    policy::Rules,
     uplink::{UplinkRequest, choose},
 };
 
@@ -36,6 +37,7 @@ pub(super) struct World {
     pub(super) news: mpsc::Sender<StoreNews>,
     pub(super) report: watch::Receiver<Report>,
     pub(super) root: TempDir,
+    pub(super) rules: watch::Sender<Arc<RulesRead>>,
     pub(super) bridge: IfIndex,
     bells: Arc<AtomicUsize>,
     task: JoinHandle<()>,
@@ -63,6 +65,10 @@ impl World {
         std::fs::write(root.path().join("net/ipv4/ip_forward"), "1").unwrap();
         let config = r#"{"Network":"10.1.0.0/16","Backend":{"Type":"vxlan"}}"#;
         let request = UplinkRequest::default();
+        let (rules, read) = watch::channel(Arc::new(Ok(Rules::default())));
+        let mut allow = Allow::new(true, "told to".to_owned());
+        allow.filtered = true;
+        allow.rules = Some(read);
         let reconciler = Reconciler {
             netlink: host.clone(),
             datapath: Some(Arc::clone(&datapath)),
@@ -79,7 +85,7 @@ impl World {
                 ports: (32768, 60999),
                 ttl: 64,
             },
-            fast_path: true,
+            allow,
             guard: crate::reconcile::desired::Guard::default(),
             memory: Memory::default(),
         };
@@ -104,6 +110,7 @@ impl World {
             news,
             report,
             root,
+            rules,
             bells,
             task,
         }
@@ -178,6 +185,15 @@ impl World {
     pub(super) fn is_endpoint(&self) -> bool {
         let fake = self.datapath.lock().unwrap();
         fake.state.endpoints.contains_key(&CONTAINER)
+    }
+
+    /// Flags of the settings, of the peer, and of the container.
+    pub(super) fn flags(&self, node: u8) -> (u32, u32, u32) {
+        let fake = self.datapath.lock().unwrap();
+        let peer = fake.state.peers[&subnet(node).v4().unwrap()].flags;
+        let endpoint = fake.state.endpoints[&CONTAINER].flags;
+        let fast = fake.state.settings.unwrap().flags & weft_common::settings::FAST_PATH;
+        (fast, peer, endpoint)
     }
 
     pub(super) fn refuse(&self, words: Option<&str>) {

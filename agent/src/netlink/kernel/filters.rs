@@ -1,0 +1,114 @@
+//! Filters at the classic hooks of devices (`tc filter`), which ours would run before, or skip.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use netlink_packet_core::{DefaultNla, Nla};
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    tc::{TcAttribute, TcHandle, TcMessage, TcOption},
+};
+use weft_common::stats::Hook;
+
+use super::calls::{Calls, is};
+use crate::{
+    model::net::IfIndex,
+    netlink::{NetlinkError, ObservedHost},
+};
+
+/// Queueing disciplines that hold nothing but filters.
+const HOOKS: [&str; 2] = ["clsact", "ingress"];
+/// Ingress (the whole of `ingress`, one half of `clsact`) and egress.
+const SIDES: [u16; 3] = [0, 0xfff2, 0xfff3];
+const TCA_BPF_NAME: u16 = 7;
+
+pub(super) async fn observe(calls: &Calls, host: &mut ObservedHost) -> Result<(), NetlinkError> {
+    let request = RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default());
+    let rows = calls.dump("read queueing disciplines", request).await?;
+    let mut hooked = BTreeSet::new();
+    for row in rows {
+        let RouteNetlinkMessage::NewQueueDiscipline(message) = row else {
+            continue;
+        };
+        let known = index(&message).filter(|link| host.links.contains_key(link));
+        if kind(&message).is_some_and(|kind| HOOKS.contains(&kind)) {
+            hooked.extend(known);
+        }
+    }
+    let mut found = BTreeMap::new();
+    for link in hooked {
+        for side in SIDES {
+            if let Some(kind) = first_filter(calls, link, side).await? {
+                found.insert(link, kind);
+            }
+        }
+    }
+    host.filters = found;
+    Ok(())
+}
+
+/// The kind of the first filter there that is not ours.
+async fn first_filter(
+    calls: &Calls,
+    link: IfIndex,
+    side: u16,
+) -> Result<Option<String>, NetlinkError> {
+    let mut request = TcMessage::default();
+    request.header.index = i32::try_from(link.get()).unwrap_or_default();
+    request.header.parent = TcHandle {
+        major: 0xffff,
+        minor: side,
+    };
+    let dumped = calls
+        .dump(
+            &format!("read filters of link {link}"),
+            RouteNetlinkMessage::GetTrafficFilter(request),
+        )
+        .await;
+    let rows = match dumped {
+        // That hook has no such side, or the device is gone.
+        Err(error) if is(&error, &[libc::EINVAL, libc::ENOENT, libc::ENODEV]) => return Ok(None),
+        other => other?,
+    };
+    Ok(rows.iter().find_map(|row| match row {
+        RouteNetlinkMessage::NewTrafficFilter(message) if !is_ours(message) => {
+            Some(kind(message).unwrap_or("unknown").to_owned())
+        }
+        _ => None,
+    }))
+}
+
+/// Where there is no TCX our programs are filters themselves.
+fn is_ours(message: &TcMessage) -> bool {
+    let name = message.attributes.iter().find_map(|attribute| {
+        let TcAttribute::Options(options) = attribute else {
+            return None;
+        };
+        options.iter().find_map(|option| match option {
+            TcOption::Other(other) if other.kind() == TCA_BPF_NAME => Some(text(other)),
+            _ => None,
+        })
+    });
+    name.is_some_and(|name| Hook::ALL.iter().any(|hook| name.starts_with(hook.name())))
+}
+
+fn text(attribute: &DefaultNla) -> String {
+    let mut bytes = vec![0; attribute.value_len()];
+    attribute.emit_value(&mut bytes);
+    String::from_utf8_lossy(&bytes)
+        .trim_end_matches('\0')
+        .to_owned()
+}
+
+fn index(message: &TcMessage) -> Option<IfIndex> {
+    IfIndex::try_from(u32::try_from(message.header.index).ok()?).ok()
+}
+
+fn kind(message: &TcMessage) -> Option<&str> {
+    message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            TcAttribute::Kind(kind) => Some(kind.as_str()),
+            _ => None,
+        })
+}

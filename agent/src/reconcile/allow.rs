@@ -1,0 +1,230 @@
+//! Whether packets may be taken at all, and from and to which nodes: by the command line, by the
+//! host's packet filter, by IPsec and by policy routing.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
+
+use ipnet::Ipv4Net;
+use tokio::sync::watch;
+use tracing::{info, warn};
+use weft_common::stats::Hook;
+
+use super::underlay::Underlay;
+use crate::{
+    datapath::{Attachment, DatapathState},
+    endpoints::{self, Foreign},
+    model::{net::Subnet, network::NetworkConfig},
+    netlink::{ObservedHost, RoutingRule},
+    policy::{Rules, RulesRead, Scene, Verdict, containers, judge::overlap, tunnels},
+};
+
+const UDP: u8 = 17;
+
+/// What is allowed, and what it rests on.
+#[derive(Debug)]
+pub struct Allow {
+    /// Whether packets may be taken when no rule speaks against it.
+    pub fast: bool,
+    /// Why it is so.
+    pub why: String,
+    /// Whether the packet filter is obeyed. `--fast-path=on` overrides it; IPsec and policy
+    /// routing hold all the same.
+    pub filtered: bool,
+    /// The host's rules; `None` where nobody reads them.
+    pub rules: Option<watch::Receiver<Arc<RulesRead>>>,
+    /// The last decision, and its ground.
+    decided: Option<(Ground, Decision)>,
+}
+
+type Ground = (Arc<RulesRead>, Scene, BTreeSet<RoutingRule>);
+
+/// What is allowed now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Decision {
+    /// Whether packets may be taken.
+    pub fast: bool,
+    /// Why it is so.
+    pub why: String,
+    /// VTEP addresses whose tunnel packets are the kernel's, and why.
+    pub kernel_only: BTreeMap<Ipv4Addr, String>,
+}
+
+impl Allow {
+    /// By the command line and the configuration alone.
+    #[must_use]
+    pub fn new(fast: bool, why: String) -> Self {
+        Self {
+            fast,
+            why,
+            filtered: false,
+            rules: None,
+            decided: None,
+        }
+    }
+
+    /// What is allowed in this scene. Thousands of rules are not judged again for every container
+    /// that comes or goes elsewhere.
+    pub fn decide(&mut self, scene: Scene, host: &ObservedHost) -> &Decision {
+        let rules = match &mut self.rules {
+            Some(rules) => Arc::clone(&rules.borrow_and_update()),
+            None => Arc::new(Ok(Rules::default())),
+        };
+        let ground: Ground = (rules, scene, host.rules.clone());
+        let before = match self.decided.take() {
+            Some((before, decision)) if before == ground => {
+                return &self.decided.insert((ground, decision)).1;
+            }
+            other => other.map(|(_, decision)| decision),
+        };
+        let decision = self.judge(&ground);
+        tell(before.as_ref(), &decision);
+        &self.decided.insert((ground, decision)).1
+    }
+
+    fn judge(&self, (rules, scene, routing): &Ground) -> Decision {
+        let mut decision = Decision {
+            fast: self.fast,
+            why: self.why.clone(),
+            kernel_only: BTreeMap::new(),
+        };
+        if !self.fast {
+            return decision;
+        }
+        if self.filtered
+            && let Verdict::Blocks { rule } = containers(rules, scene)
+        {
+            decision.fast = false;
+            decision.why = rule;
+        }
+        // Most hosts have nothing that could concern any of the nodes.
+        let suspicious = self.filtered && tunnels(rules, scene, &scene.vteps) != Verdict::Harmless;
+        for vtep in &scene.vteps {
+            let filter = || match tunnels(rules, scene, &[*vtep]) {
+                Verdict::Blocks { rule } => Some(rule),
+                Verdict::Harmless => None,
+            };
+            let why = ipsec(rules, scene, *vtep)
+                .or_else(|| routed(routing, scene, *vtep))
+                .or_else(|| suspicious.then(filter).flatten());
+            if let Some(why) = why {
+                decision.kernel_only.insert(*vtep, why);
+            }
+        }
+        decision
+    }
+}
+
+fn tell(before: Option<&Decision>, now: &Decision) {
+    if before.map(|before| (before.fast, &before.why)) != Some((now.fast, &now.why)) {
+        info!(fast_path = now.fast, why = now.why, "fast path decided");
+    }
+    for (vtep, why) in &now.kernel_only {
+        if before.is_none_or(|before| before.kernel_only.get(vtep) != Some(why)) {
+            warn!(%vtep, why, "this peer is the kernel's alone");
+        }
+    }
+}
+
+/// An IPsec policy for tunnel packets in either direction.
+fn ipsec(rules: &RulesRead, scene: &Scene, vtep: Ipv4Addr) -> Option<String> {
+    let rules = match rules {
+        Ok(rules) => rules,
+        Err(why) => return Some(why.clone()),
+    };
+    let (ours, theirs) = (Ipv4Net::from(scene.vtep), Ipv4Net::from(vtep));
+    let (network, port) = (scene.network, Some(scene.port));
+    let found = rules.ipsec.iter().find(|policy| {
+        policy.concerns(&ours, &theirs, port)
+            || policy.concerns(&theirs, &ours, port)
+            // And what is inside, before it goes into the tunnel or when it comes out.
+            || policy.concerns(&scene.subnet, &network, None)
+            || policy.concerns(&network, &scene.subnet, None)
+    })?;
+    Some(found.to_string())
+}
+
+/// A routing rule that chooses another way for tunnel packets than a plain lookup does.
+fn routed(rules: &BTreeSet<RoutingRule>, scene: &Scene, vtep: Ipv4Addr) -> Option<String> {
+    let (ours, theirs) = (Ipv4Net::from(scene.vtep), Ipv4Net::from(vtep));
+    let concerns = |rule: &&RoutingRule| {
+        rule.inverted
+            || (rule.source.is_none_or(|from| overlap(&from, &ours))
+                && rule.destination.is_none_or(|to| overlap(&to, &theirs))
+                && rule.protocol.is_none_or(|protocol| protocol == UDP))
+    };
+    let found = rules.iter().find(concerns)?;
+    Some(format!("ip rule with priority {}", found.priority))
+}
+
+/// Where the loop works.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The cluster's configuration.
+    pub network: &'a NetworkConfig,
+    /// Our subnet.
+    pub own: Subnet,
+    /// The underlay.
+    pub underlay: &'a Underlay,
+    /// Name of our device.
+    pub device: &'a str,
+}
+
+impl Place<'_> {
+    /// What packets look like here, with nodes at these addresses.
+    #[must_use]
+    pub fn scene(&self, nodes: &BTreeSet<IpAddr>, host: &ObservedHost) -> Scene {
+        let network = self.network.network;
+        let subnet = self.own.v4().unwrap_or(network);
+        let bridges = endpoints::bridges(host, subnet, self.underlay.link);
+        let ports = endpoints::ports(host, &bridges);
+        let name = |link| host.links.get(link).map(|link| link.name.clone());
+        let v4 = |address: &IpAddr| match address {
+            IpAddr::V4(address) => Some(*address),
+            IpAddr::V6(_) => None,
+        };
+        Scene {
+            network,
+            subnet,
+            vteps: nodes.iter().filter_map(v4).collect(),
+            bridges: bridges.iter().filter_map(name).collect(),
+            ports: ports.iter().map(|port| port.name.clone()).collect(),
+            device: self.device.to_owned(),
+            uplink: name(&self.underlay.link).unwrap_or_default(),
+            vtep: self.underlay.address,
+            port: self.network.port,
+        }
+    }
+}
+
+/// What others have hung up at devices: programs beside ours, and classic filters.
+#[must_use]
+pub fn foreign(host: &ObservedHost, seen: Option<&DatapathState>) -> Foreign {
+    let mut foreign = seen.map(|seen| seen.foreign.clone()).unwrap_or_default();
+    let filters = host.filters.iter();
+    foreign.extend(filters.map(|(link, kind)| (*link, format!("the filter {kind:?}"))));
+    foreign
+}
+
+/// Ports of our bridges whose packets are the kernel's, and why.
+#[must_use]
+pub fn kept_ports(
+    host: &ObservedHost,
+    attachments: &BTreeSet<Attachment>,
+    foreign: &Foreign,
+) -> Vec<(String, String)> {
+    let ports = attachments
+        .iter()
+        .filter(|at| at.hook == Hook::FromContainer);
+    ports
+        .filter_map(|at| {
+            let why = endpoints::kept(host.links.get(&at.link)?, foreign)?;
+            Some((at.name.clone(), why))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,89 @@
+//! Which leases are peers, and what the programs know of each.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+};
+
+use ipnet::{IpNet, Ipv4Net};
+use weft_common::{
+    peer::{PEER_FAST, PeerEntry},
+    wire::OVERHEAD,
+};
+
+use super::View;
+use crate::model::{net::Subnet, peer::Peer};
+
+/// The other nodes, and the leases that cannot be peers.
+pub(super) fn peers(view: &View<'_>) -> (BTreeMap<Subnet, Peer>, BTreeMap<Subnet, &'static str>) {
+    let network = IpNet::V4(view.network.network);
+    let own_address = IpAddr::V4(view.underlay.public_ip);
+    let mut peers = BTreeMap::new();
+    let mut ignored = BTreeMap::new();
+    for (subnet, lease) in &view.leases.leases {
+        if *subnet == view.own {
+            continue;
+        }
+        let why = if !network.contains(&subnet.net()) {
+            "outside the network"
+        } else if subnet.overlaps(view.own) {
+            "overlaps our own subnet"
+        } else if lease.attrs.public_ip == own_address {
+            "names our own address"
+        } else if let Some(peer) = Peer::from_lease(lease) {
+            if peer.vtep_mac == view.vtep_mac {
+                "names our own VTEP MAC"
+            } else {
+                peers.insert(*subnet, peer);
+                continue;
+            }
+        } else {
+            "another backend"
+        };
+        ignored.insert(*subnet, why);
+    }
+    (peers, ignored)
+}
+
+/// A peer without a route is known to the guard, and left to the kernel.
+pub(super) fn peer_entry(
+    view: &View<'_>,
+    device: &str,
+    net: Ipv4Net,
+    vtep: Ipv4Addr,
+    peer: &Peer,
+) -> PeerEntry {
+    let mut entry = PeerEntry {
+        subnet: net.network().octets(),
+        subnet_len: net.prefix_len().into(),
+        vtep_addr: vtep.octets(),
+        vtep_mac: peer.vtep_mac.0,
+        _pad: [0; 2],
+        gateway: vtep.octets(),
+        ifindex: 0,
+        mtu: 0,
+        flags: 0,
+    };
+    let Some(hop) = view.hops.get(&peer.vtep_addr) else {
+        return entry;
+    };
+    if let Some(IpAddr::V4(gateway)) = hop.gateway {
+        entry.gateway = gateway.octets();
+    }
+    entry.ifindex = hop.link.get();
+    let path = hop
+        .mtu
+        .saturating_sub(u32::try_from(OVERHEAD).unwrap_or(u32::MAX));
+    entry.mtu = path.min(view.underlay.overlay_mtu());
+    let ethernet = view
+        .host
+        .links
+        .get(&hop.link)
+        // A way through our own device has no end: the kernel drops what goes there.
+        .is_some_and(|link| link.ethernet && link.name != device);
+    let inherited = !matches!(hop.gateway, Some(IpAddr::V6(_)));
+    if ethernet && inherited && !view.kernel_only.contains_key(&vtep) {
+        entry.flags |= PEER_FAST;
+    }
+    entry
+}
