@@ -105,7 +105,8 @@ pub struct RunArgs {
     /// or the kernel alone (kernel).
     #[arg(long, value_enum, default_value_t = DatapathChoice::Auto)]
     pub datapath: DatapathChoice,
-    /// Whether the programs take packets; off: they guard and count, the kernel moves everything.
+    /// Whether the programs take packets: unless a rule of the host could drop them (auto), whatever
+    /// the packet filter says (on), or never: they guard and count (off).
     #[arg(long, value_enum, default_value_t = FastPathChoice::Auto)]
     pub fast_path: FastPathChoice,
     /// What the programs refuse: whatever no legitimate peer or container can have sent (strict),
