@@ -92,16 +92,10 @@ fn wire(world: &World) -> Result<Wire> {
     let expected = 80 + 150 + 20;
     let frames = wait::until("the frames are read", Duration::from_secs(5), || {
         let frames: Vec<_> = capture.overlay().into_iter().filter(ours).collect();
-        Ok((frames.len() >= expected).then_some(frames))
+        let segments = frames.iter().filter(|frame| is_of(frame, 6)).count();
+        Ok((frames.len() >= expected && segments >= 10).then_some(frames))
     })?;
-    let of = |protocol: u8| {
-        frames.iter().filter(move |frame| {
-            frame
-                .inner_ip
-                .as_ref()
-                .is_some_and(|ip| ip.protocol == protocol)
-        })
-    };
+    let of = |protocol: u8| frames.iter().filter(move |frame| is_of(frame, protocol));
     let exact = of(1)
         .chain(of(17))
         .map(|frame| format!("{:?}", frame.comparable()))
@@ -110,6 +104,11 @@ fn wire(world: &World) -> Result<Wire> {
         .map(|frame| format!("{:?}", without_lengths(frame.comparable())))
         .collect();
     Ok(Wire { exact, tcp, frames })
+}
+
+fn is_of(frame: &Overlay, protocol: u8) -> bool {
+    let inner = frame.inner_ip.as_ref();
+    inner.is_some_and(|ip| ip.protocol == protocol)
 }
 
 fn without_lengths(mut frame: Comparable) -> Comparable {
