@@ -237,6 +237,7 @@ pub fn parse(
     environment: impl Fn(&str) -> Option<String>,
 ) -> Result<Cli, clap::Error> {
     let args: Vec<OsString> = double_dashes(args.into_iter().collect());
+    refuse_unsupported(&args)?;
     let first = Cli::command().try_get_matches_from(&args)?;
     let mut all = args;
     if let Some(("run", given)) = first.subcommand() {
@@ -279,27 +280,61 @@ fn run_flags() -> Vec<(String, String)> {
         .collect()
 }
 
-/// Go's flags take one dash as well as two: `-iface=eth0` becomes `--iface=eth0`.
+/// Go's flags take one dash as well as two: `-iface=eth0` becomes `--iface=eth0`, and an unknown
+/// one is then an error that names it.
 fn double_dashes(args: Vec<OsString>) -> Vec<OsString> {
     if args.get(1).is_none_or(|verb| verb != "run") {
         return args;
     }
-    let flags = run_flags();
     args.into_iter()
         .map(|arg| {
-            let single = arg
-                .to_str()
-                .and_then(|text| text.strip_prefix('-'))
-                .filter(|rest| {
-                    let name = rest.split('=').next().unwrap_or(rest);
-                    flags.iter().any(|(flag, _)| flag == name)
-                });
-            match single {
+            let single = arg.to_str().and_then(|text| text.strip_prefix('-'));
+            let word = single.filter(|rest| {
+                rest.len() > 1 && rest.starts_with(|first: char| first.is_ascii_alphabetic())
+            });
+            match word {
                 Some(rest) => OsString::from(format!("--{rest}")),
                 None => arg,
             }
         })
         .collect()
+}
+
+/// flanneld's flags that weft does not have.
+const UNSUPPORTED: &[&str] = &[
+    "public-ipv6",
+    "healthz-ip",
+    "healthz-port",
+    "kube-subnet-mgr",
+    "kube-api-url",
+    "kubeconfig-file",
+    "kube-annotation-prefix",
+    "net-config-path",
+    "set-node-network-unavailable",
+    "ip-blackhole-route",
+    "version",
+    "v",
+    "vmodule",
+    "log_backtrace_at",
+];
+
+/// Names a flag that flanneld knows and weft does not.
+fn refuse_unsupported(args: &[OsString]) -> Result<(), clap::Error> {
+    if args.get(1).is_none_or(|verb| verb != "run") {
+        return Ok(());
+    }
+    let found = args.iter().filter_map(|arg| arg.to_str()).find_map(|arg| {
+        let name = arg.trim_start_matches('-').split('=').next()?;
+        let known = arg.starts_with('-') && UNSUPPORTED.contains(&name);
+        known.then(|| name.to_owned())
+    });
+    match found {
+        None => Ok(()),
+        Some(name) => Err(clap::Error::raw(
+            ErrorKind::UnknownArgument,
+            format!("`--{name}` is a flag of flanneld that weft does not support: leave it out\n"),
+        )),
+    }
 }
 
 #[cfg(test)]
@@ -335,6 +370,18 @@ mod tests {
             ["eth0", "eth1"]
         );
         assert!(run(&["-nonsense"], &[]).is_err());
+        // Not the help of `-h`, and not a success.
+        for flag in [
+            "-healthz-port=9999",
+            "-hosts",
+            "-version",
+            "-v=10",
+            "--kube-subnet-mgr",
+        ] {
+            let error = run(&[flag], &[]).unwrap_err();
+            let args = ["weft", "run", flag].map(OsString::from);
+            assert_eq!(usage_code(&error, &args), 64, "{flag}");
+        }
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! `weft cleanup`: removes what the agent left on this host.
 
-use std::{fs, io};
+use std::{fs, net::IpAddr};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
+use ipnet::IpNet;
 
 use super::{lock, verbs::print};
 use crate::{
@@ -11,11 +12,19 @@ use crate::{
     firewall::Iptables,
     model::net::Vni,
     netlink::{HostOp, Netlink as _, kernel::Rtnetlink},
+    outputs::subnet_env::SubnetEnv,
 };
 
-/// Removes programs, maps, device, managed neighbours, rules and files. Goes on after a failure
-/// and tells all of them.
+/// Not permitted.
+const NOT_PERMITTED: u8 = 4;
+
+/// Removes programs, maps, device, managed neighbours, rules and files of one network, and says
+/// what. Goes on after a failure and tells all of them. `net.ipv4.ip_forward` stays as it is.
 pub fn cleanup(args: &CleanupArgs) -> anyhow::Result<u8> {
+    if !nix::unistd::geteuid().is_root() {
+        print("weft cleanup needs root: it removes links, rules and eBPF; try sudo")?;
+        return Ok(NOT_PERMITTED);
+    }
     let vni = Vni::try_from(u64::from(args.vni))?;
     let _lock = match lock::take(vni) {
         Ok(lock) => lock,
@@ -24,67 +33,90 @@ pub fn cleanup(args: &CleanupArgs) -> anyhow::Result<u8> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let failures = runtime.block_on(remove(args, vni));
-    for failure in &failures {
+    let mut done = Done::default();
+    runtime.block_on(remove(args, vni, &mut done))?;
+    for what in &done.removed {
+        print(&format!("removed {what}"))?;
+    }
+    for failure in &done.failures {
         print(&format!("not removed: {failure:#}"))?;
     }
-    Ok(u8::from(!failures.is_empty()))
-}
-
-async fn remove(args: &CleanupArgs, vni: Vni) -> Vec<anyhow::Error> {
-    let mut failures = Vec::new();
-    let mut keep = |outcome: anyhow::Result<()>| failures.extend(outcome.err());
-    // The programs first: they must not take packets for a device that is gone.
-    keep(
-        PinDir::new(vni)
-            .remove()
-            .context("pinned programs and maps"),
-    );
-    keep(remove_links(&format!("flannel.{vni}")).await);
-    keep(remove_rules().await);
-    for file in [
-        args.subnet_file.clone(),
-        format!("/run/weft/{vni}.lock").into(),
-    ] {
-        keep(match fs::remove_file(&file) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(error).context(file.display().to_string())
-            }
-            _ => Ok(()),
-        });
+    if done.removed.is_empty() && done.failures.is_empty() {
+        print(&format!("nothing of network {vni} is here"))?;
     }
-    failures
+    Ok(u8::from(!done.failures.is_empty()))
 }
 
-async fn remove_links(device: &str) -> anyhow::Result<()> {
-    let netlink = Rtnetlink::new()?;
-    let host = netlink.observe().await?;
-    for ((link, addr), entry) in &host.neighbours {
-        if entry.managed {
-            netlink
-                .apply(&HostOp::ManageNeighbour {
-                    link: *link,
-                    addr: *addr,
-                    managed: false,
-                })
-                .await?;
+/// What was removed, and what was not.
+#[derive(Default)]
+struct Done {
+    removed: Vec<String>,
+    failures: Vec<anyhow::Error>,
+}
+
+impl Done {
+    fn keep(&mut self, what: &str, outcome: anyhow::Result<()>) {
+        match outcome {
+            Ok(()) => self.removed.push(what.to_owned()),
+            Err(error) => self.failures.push(error.context(what.to_owned())),
         }
     }
-    if let Some(link) = host.link_named(device) {
-        netlink
-            .apply(&HostOp::DeleteLink {
-                link: link.index,
-                name: link.name.clone(),
-            })
-            .await?;
+}
+
+async fn remove(args: &CleanupArgs, vni: Vni, done: &mut Done) -> anyhow::Result<()> {
+    let netlink = Rtnetlink::new()?;
+    let host = netlink.observe().await?;
+    let device = host.link_named(&format!("flannel.{vni}"));
+    // The file and the rules name no network: they are this one's if its device has an address of
+    // the file's subnet, or, where there is no device, if nobody else is at work here.
+    let env = SubnetEnv::read(&args.subnet_file)
+        .ok()
+        .filter(|env| match device {
+            Some(device) => host.addresses.iter().any(|(link, net)| {
+                *link == device.index && matches!(net, IpNet::V4(net) if env.subnet.contains(net))
+            }),
+            None => lock::others(vni).is_empty(),
+        });
+
+    // The programs first: they must not take packets for a device that is gone.
+    let pins = PinDir::new(vni);
+    if pins.path().exists() {
+        done.keep("programs and maps", pins.remove().map_err(Into::into));
     }
+    if let Some(env) = &env {
+        let managed = host.neighbours.iter().filter(|((_, addr), entry)| {
+            entry.managed && matches!(addr, IpAddr::V4(addr) if env.subnet.contains(addr))
+        });
+        for ((link, addr), _) in managed {
+            let release = HostOp::ManageNeighbour {
+                link: *link,
+                addr: *addr,
+                managed: false,
+            };
+            let outcome = netlink.apply(&release).await;
+            done.keep(
+                &format!("the keeping of neighbour {addr}"),
+                outcome.map_err(Into::into),
+            );
+        }
+    }
+    if let Some(link) = device {
+        let delete = HostOp::DeleteLink {
+            link: link.index,
+            name: link.name.clone(),
+        };
+        let outcome = netlink.apply(&delete).await.map_err(Into::into);
+        done.keep(&format!("device {}", link.name), outcome);
+    }
+    if env.is_some() {
+        done.keep("firewall rules", remove_rules().await);
+        let outcome = fs::remove_file(&args.subnet_file).map_err(Into::into);
+        done.keep(&args.subnet_file.display().to_string(), outcome);
+    }
+    lock::remove(vni);
     Ok(())
 }
 
 async fn remove_rules() -> anyhow::Result<()> {
-    Iptables::open()
-        .await?
-        .remove()
-        .await
-        .context("firewall rules")
+    Iptables::open().await?.remove().await.map_err(Into::into)
 }

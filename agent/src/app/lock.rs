@@ -45,3 +45,20 @@ pub fn take(vni: Vni) -> Result<Lock, String> {
         }
     }
 }
+
+/// Networks of this host that have a lock, other than this one.
+#[must_use]
+pub fn others(vni: Vni) -> Vec<String> {
+    let own = format!("{vni}.lock");
+    let entries = fs::read_dir("/run/weft").into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| name.ends_with(".lock") && *name != own)
+        .collect()
+}
+
+/// Removes the file of a lock that is held by the caller.
+pub fn remove(vni: Vni) {
+    // What is gone already is as good.
+    let _ = fs::remove_file(format!("/run/weft/{vni}.lock"));
+}

@@ -11,6 +11,8 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::Failure;
+use weft_common::abi::DEFAULT_FLOWS;
+
 use crate::{
     cli::{DatapathChoice, FastPathChoice},
     config::Config,
@@ -168,7 +170,7 @@ pub fn movers(
         .conntrack_max()
         .ok()
         .flatten()
-        .unwrap_or(0)
+        .unwrap_or(DEFAULT_FLOWS)
         .max(LEAST_FLOWS);
     match EbpfDatapath::open(network.vni, flows) {
         Ok(datapath) => {
