@@ -72,6 +72,14 @@ impl Container {
     }
 }
 
+impl Drop for Container {
+    fn drop(&mut self) {
+        // The kernel takes a namespace's cables away some time after its name: the port's name must
+        // be free at once. A test may have removed it already.
+        let _ = self.host.ip(&format!("link delete {}", self.port));
+    }
+}
+
 impl Place for Container {
     fn name(&self) -> String {
         self.label.clone()
