@@ -13,7 +13,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::command;
+use crate::{command, craft::Mac};
 
 const PREFIX: &str = "weft";
 const FOLDER: &str = "/run/netns";
@@ -62,6 +62,18 @@ impl Netns {
     /// `ip` on this namespace.
     pub fn ip(&self, words: &str) -> Result<String> {
         command::run_words(Command::new("ip"), &format!("-n {} {words}", self.name))
+    }
+
+    /// The hardware address of a device.
+    pub fn mac(&self, device: &str) -> Result<Mac> {
+        let text = self.ip(&format!("-brief link show dev {device}"))?;
+        let address = text.split_whitespace().nth(2).unwrap_or_default();
+        let bytes: Option<Vec<u8>> = address
+            .split(':')
+            .map(|pair| u8::from_str_radix(pair, 16).ok())
+            .collect();
+        let mac = bytes.and_then(|bytes| bytes.try_into().ok());
+        mac.with_context(|| format!("no hardware address of {device} in {text:?}"))
     }
 
     /// Writes one setting of `/proc/sys`, named with slashes.

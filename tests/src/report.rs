@@ -56,6 +56,14 @@ impl Tcp {
     }
 }
 
+/// Frames that the probe was given to send.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sent {
+    pub sent: u64,
+    /// Sends that the kernel refused.
+    pub refused: u64,
+}
+
 /// What the receiving end of a transfer answers to the sending end.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct TcpSink {

@@ -8,8 +8,11 @@ use weft_tests::{
     capture::Capture,
     connectivity,
     container::Place as _,
+    craft::{Aggregate, Flow, Frame, Link, Segment, Sum, TAG, payload},
     load::Load,
-    probe, wait,
+    probe,
+    sender::{Blast, Sender, blast},
+    wait,
     world::{Kind, Plan, World},
 };
 
@@ -66,5 +69,79 @@ fn the_wire_can_be_read() -> Result<()> {
         );
         ensure!(frame.vxlan == [8, 0, 0, 0, 0, 0, 1, 0], "{frame:?}");
     }
+    Ok(())
+}
+
+/// From the first container towards the second.
+fn crafted(world: &World) -> Result<(Link, Flow)> {
+    let (a, b) = world.pair()?;
+    let link = Link {
+        source: a.ns.mac("eth0")?,
+        destination: world.node(0)?.host.ns.mac("cni0")?,
+    };
+    let flow = Flow {
+        source: std::net::SocketAddrV4::new(a.address, 4000),
+        destination: std::net::SocketAddrV4::new(b.address, 5000),
+    };
+    Ok((link, flow))
+}
+
+#[test]
+fn crafted_frames_leave_as_they_are() -> Result<()> {
+    let world = hand_made("crafted")?;
+    let (link, flow) = crafted(&world)?;
+    let (a, _) = world.pair()?;
+    let port = Capture::start(&world.node(0)?.host, &a.port)?;
+    let large = flow.tcp(&Segment::data(), &payload(30_000));
+    let large = link.ip(&large.sum(Sum::Partial));
+    let whole = [
+        link.ip(&flow.udp(b"right")),
+        link.ip(&flow.udp(b"none").sum(Sum::Zero)),
+        link.ip(&flow.sctp(b"chunk")),
+        large.aggregate(Aggregate::Tcp4, 1398),
+    ];
+    let tagged = link.ip(&flow.udp(b"tagged")).tagged(TAG, 7);
+    let mut sender = Sender::start(a, "eth0")?;
+    sender.send(&whole)?;
+    sender.send(&[tagged])?;
+
+    // A packet socket is told of a tag beside the frame.
+    let bare = link.ip(&flow.udp(b"tagged"));
+    let wanted: Vec<_> = whole.into_iter().chain([bare]).map(|f| f.bytes).collect();
+    let seen = wait::until("all are captured", Duration::from_secs(5), || {
+        let frames = port.frames();
+        let ours = frames
+            .into_iter()
+            .filter(|frame| frame[6..12] == link.source);
+        let ours: Vec<_> = ours.filter(|frame| frame[12..14] == [8, 0]).collect();
+        Ok((ours.len() >= wanted.len()).then_some(ours))
+    })?;
+    ensure!(seen == wanted, "{seen:02x?}\n{wanted:02x?}");
+    Ok(())
+}
+
+#[test]
+fn a_blast_repeats_or_damages() -> Result<()> {
+    let world = hand_made("blast")?;
+    let (link, flow) = crafted(&world)?;
+    let (a, b) = world.pair()?;
+    let port = Capture::start(&b.host, "eth0")?;
+    let frames = [link.ip(&flow.udp(b"one")), link.ip(&flow.udp(b"two"))];
+    let sent = blast(a, "eth0", &frames, Blast::Count(50))?;
+    ensure!(sent.sent == 100 && sent.refused == 0, "{sent:?}");
+    let of = |frame: &Frame| frame.bytes[34..].to_vec();
+    wait::until_true("each arrives fifty times", Duration::from_secs(5), || {
+        let seen = port.overlay();
+        let count = |frame| {
+            seen.iter()
+                .filter(|o| o.inner_bytes[20..] == of(frame))
+                .count()
+        };
+        Ok(frames.iter().all(|frame| count(frame) == 50))
+    })?;
+
+    let time = Duration::from_millis(200);
+    let sent = blast(a, "eth0", &frames, Blast::Mutate { seed: 7, time })?;
+    ensure!(sent.sent > 500, "{sent:?}");
     Ok(())
 }

@@ -2,6 +2,7 @@
 //! Each prints one line of JSON, or frames in hexadecimal, and nothing else.
 
 mod capture;
+mod frames;
 mod ping;
 mod sys;
 mod tcp;
@@ -33,6 +34,8 @@ enum Cli {
     Ping(PingOptions),
     /// Print the frames of one interface until killed.
     Capture { interface: String },
+    /// Send frames given on standard input, each line or batch of lines as it is.
+    Frames(FramesOptions),
 }
 
 #[derive(Debug, Args)]
@@ -89,6 +92,20 @@ struct PingOptions {
     patience_ms: u64,
 }
 
+#[derive(Debug, Args)]
+struct FramesOptions {
+    interface: String,
+    /// How often each batch is sent.
+    #[arg(long, default_value_t = 1)]
+    count: u64,
+    /// Instead of the batch, send random mutations of its frames; the number makes them repeatable.
+    #[arg(long)]
+    mutate: Option<u64>,
+    /// How many milliseconds mutations are sent for.
+    #[arg(long = "for", requires = "mutate")]
+    time: Option<u64>,
+}
+
 fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -108,6 +125,7 @@ fn run(cli: Cli) -> Result<()> {
         Cli::TcpAsk { bind, to } => tcp::ask(bind, to),
         Cli::Ping(options) => print(&ping::ping(&options)?),
         Cli::Capture { interface } => capture::frames(&interface),
+        Cli::Frames(options) => frames::run(&options),
     }
 }
 
