@@ -32,6 +32,7 @@ const LAB: &[&str] = &[
     "ethtool",
     "iproute2",
     "iptables",
+    "iputils-ping",
     "nftables",
     "procps",
     "tcpdump",
