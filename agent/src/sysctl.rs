@@ -93,6 +93,21 @@ impl Sysctls {
         }
     }
 
+    /// `net.netfilter.nf_conntrack_tcp_loose`: whether conntrack takes up a connection in
+    /// mid-stream. Nobody minds where there is no conntrack.
+    pub fn picks_up_tcp(&self) -> Result<bool, SysctlError> {
+        let path = self.root.join("net/netfilter/nf_conntrack_tcp_loose");
+        match read(&path) {
+            Ok(text) => Ok(text != "0"),
+            Err(SysctlError::Read { path: _, source })
+                if source.kind() == io::ErrorKind::NotFound =>
+            {
+                Ok(true)
+            }
+            Err(other) => Err(other),
+        }
+    }
+
     /// Turns `net.ipv4.ip_forward` on, and says whether it was off.
     pub fn enable_forwarding(&self) -> Result<bool, SysctlError> {
         let path = self.root.join("net/ipv4/ip_forward");

@@ -152,6 +152,7 @@ pub fn status(ground: &Status, told: &Told) -> Status {
             let Decision {
                 fast,
                 why,
+                harmless: _,
                 kernel_only,
             } = &report.allowed;
             mode.fast_path = if *fast { "on" } else { "off" }.to_owned();

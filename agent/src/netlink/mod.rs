@@ -81,6 +81,13 @@ pub trait Netlink: Send + Sync + 'static {
         tuple: &Tuple,
     ) -> impl Future<Output = Result<Option<Tracked>, NetlinkError>> + Send;
 
+    /// Has conntrack forget a connection, and says whether there was one. The next packet of it
+    /// starts afresh.
+    fn forget_connection(
+        &self,
+        tracked: &Tracked,
+    ) -> impl Future<Output = Result<bool, NetlinkError>> + Send;
+
     /// Starts to follow changes.
     fn changes(&self) -> impl Future<Output = Result<Self::Changes, NetlinkError>> + Send;
 }

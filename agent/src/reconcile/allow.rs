@@ -48,6 +48,9 @@ pub struct Decision {
     pub fast: bool,
     /// Why it is so.
     pub why: String,
+    /// The host's rules were read, and let every packet of a container pass, whatever conntrack
+    /// says of it.
+    pub harmless: bool,
     /// VTEP addresses whose tunnel packets are the kernel's, and why.
     pub kernel_only: BTreeMap<Ipv4Addr, String>,
 }
@@ -88,16 +91,20 @@ impl Allow {
         let mut decision = Decision {
             fast: self.fast,
             why: self.why.clone(),
+            harmless: false,
             kernel_only: BTreeMap::new(),
         };
         if !self.fast {
             return decision;
         }
-        if self.filtered
-            && let Verdict::Blocks { rule } = containers(rules, scene)
-        {
-            decision.fast = false;
-            decision.why = rule;
+        if self.filtered {
+            match containers(rules, scene) {
+                Verdict::Harmless => decision.harmless = true,
+                Verdict::Blocks { rule } => {
+                    decision.fast = false;
+                    decision.why = rule;
+                }
+            }
         }
         // Most hosts have nothing that could concern any of the nodes.
         let suspicious = self.filtered && tunnels(rules, scene, &scene.vteps) != Verdict::Harmless;

@@ -1,33 +1,39 @@
 //! Keeps the record of the stack's flows in step with conntrack.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
-    time::Duration,
-};
+mod steps;
+
+use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
 
 use ipnet::Ipv4Net;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use weft_common::{
-    flow::{FlowEntry, FlowKey},
-    stats::Reason,
-};
+use weft_common::{flow::FlowKey, stats::Reason};
 
-use super::flows::{Scope, difference, tuples};
+use self::steps::{Compared, MOST_ENDED, compare, end, take};
+use super::{flows::Scope, promote::promotable};
 use crate::{
-    datapath::{Datapath, DatapathError},
+    datapath::Datapath,
     model::{net::Subnet, network::NetworkConfig},
-    netlink::{Netlink, NetlinkError, conntrack::ConntrackEvent},
+    netlink::{Netlink, conntrack::ConntrackEvent},
 };
 
 /// A complete comparison now and then: conntrack entries made while nobody listened end without an
 /// event.
 const EVERY: Duration = Duration::from_secs(30);
 
-/// So many ended flows are asked about one by one; more of them by a full comparison.
-const MOST_ENDED: usize = 1024;
+/// So many flows are promoted in one go: each costs three system calls or four.
+const MOST_PROMOTED: usize = 1024;
+
+/// Whether flows may be taken from the stack at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Promotion {
+    /// No rule of the host minds what conntrack says of a packet, and conntrack takes up a
+    /// connection in mid-stream: a promoted flow may come back to the stack.
+    Allowed,
+    /// Somewhere a flow that conntrack has forgotten would be stopped.
+    Forbidden,
+}
 
 /// The record's keeper.
 #[derive(Debug, Default)]
@@ -41,6 +47,15 @@ pub struct FlowKeeper {
     failure: Option<String>,
     /// Flows whose conntrack entry has ended, to be settled.
     ended: BTreeSet<FlowKey>,
+    /// Flows that were promoted and had come back to the stack by the next comparison: something
+    /// in them is not for the fast path.
+    returned: BTreeSet<FlowKey>,
+    /// Flows promoted at the last comparison.
+    promoted: BTreeSet<FlowKey>,
+    /// Flows may be promoted since an earlier look.
+    promotes: bool,
+    /// Promoted since the start.
+    promotions: u64,
 }
 
 impl FlowKeeper {
@@ -101,12 +116,23 @@ impl FlowKeeper {
         }
     }
 
-    /// Compares in full if that is due, and makes room when the record overflowed.
-    pub async fn tend(&mut self, datapath: &mut impl Datapath, netlink: &impl Netlink) {
+    /// Compares in full if that is due, takes from the stack what it need not carry, and makes room
+    /// when the record overflowed.
+    pub async fn tend(
+        &mut self,
+        datapath: &mut impl Datapath,
+        netlink: &impl Netlink,
+        promotion: Promotion,
+    ) {
         let full = datapath.flows_full(false).unwrap_or(false);
         let lost = lost(datapath);
-        if full || self.tried.is_none_or(|at| at.elapsed() >= EVERY) {
-            self.sync(datapath, netlink).await;
+        let promotes = promotion == Promotion::Allowed;
+        let first = promotes && !std::mem::replace(&mut self.promotes, promotes);
+        if full || first || self.tried.is_none_or(|at| at.elapsed() >= EVERY) {
+            let compared = self.sync(datapath, netlink).await;
+            if promotes && let Some(compared) = compared {
+                self.promote(datapath, netlink, compared).await;
+            }
             if full && self.failure.is_none() {
                 self.reopen(datapath, lost);
             }
@@ -132,7 +158,7 @@ impl FlowKeeper {
         netlink: &impl Netlink,
     ) -> Result<(), String> {
         if !self.synced {
-            self.sync(datapath, netlink).await;
+            _ = self.sync(datapath, netlink).await;
         }
         match &self.failure {
             Some(why) if !self.synced => Err(why.clone()),
@@ -143,19 +169,30 @@ impl FlowKeeper {
     /// In words, for status.
     pub fn state(&self) -> Result<String, String> {
         match &self.failure {
-            None => Ok(format!("{} flows stay with the stack", self.recorded)),
+            None if self.promotions == 0 => {
+                Ok(format!("{} flows stay with the stack", self.recorded))
+            }
+            None => Ok(format!(
+                "{} flows stay with the stack, {} were taken from it",
+                self.recorded, self.promotions
+            )),
             Some(why) => Err(why.clone()),
         }
     }
 
-    async fn sync(&mut self, datapath: &mut impl Datapath, netlink: &impl Netlink) {
-        let Some(scope) = &self.scope else { return };
+    async fn sync(
+        &mut self,
+        datapath: &mut impl Datapath,
+        netlink: &impl Netlink,
+    ) -> Option<Compared> {
+        let scope = self.scope.as_ref()?;
         self.tried = Some(Instant::now());
-        self.failure = match compare(scope, datapath, netlink).await {
-            Ok(recorded) => {
-                self.recorded = recorded;
+        match compare(scope, datapath, netlink).await {
+            Ok(compared) => {
+                self.recorded = compared.recorded.len();
                 self.synced = true;
-                None
+                self.failure = None;
+                Some(compared)
             }
             Err(why) => {
                 if self.failure.as_ref() != Some(&why) {
@@ -164,110 +201,55 @@ impl FlowKeeper {
                         "the record of the stack's flows is not in step with conntrack"
                     );
                 }
-                Some(why)
+                self.failure = Some(why);
+                None
+            }
+        }
+    }
+
+    /// Takes flows from the stack that it neither translates nor needs.
+    async fn promote(
+        &mut self,
+        datapath: &mut impl Datapath,
+        netlink: &impl Netlink,
+        compared: Compared,
+    ) {
+        let Compared { recorded, dump } = compared;
+        self.returned.append(&mut self.promoted);
+        self.returned.retain(|key| recorded.contains_key(key));
+        let Some(scope) = &self.scope else { return };
+        let programs = match datapath.observe() {
+            Ok(programs) => programs,
+            Err(error) => {
+                debug!(%error, "no flow is promoted");
+                return;
             }
         };
-    }
-}
-
-/// Reads the record first, then conntrack: what is recorded in between is in neither and stays.
-/// Ended flows go first, to make room. A call that fails keeps none of the others from being made.
-async fn compare(
-    scope: &Scope,
-    datapath: &mut impl Datapath,
-    netlink: &impl Netlink,
-) -> Result<usize, String> {
-    let before = datapath.flows().map_err(said)?;
-    let dump = netlink
-        .connections()
-        .await
-        .map_err(|error: NetlinkError| error.to_string())?;
-    let (record, forget) = difference(scope, &before, &dump);
-    let ended = forget.len();
-    end(scope, datapath, netlink, forget).await?;
-    let mut outcome = Ok(());
-    let new = record
-        .keys()
-        .filter(|key| !before.contains_key(key))
-        .count();
-    for (key, entry) in record {
-        outcome = outcome.and(datapath.record_flow(&key, entry));
-    }
-    outcome.and(datapath.tend_pairs()).map_err(said)?;
-    Ok(before.len() - ended + new)
-}
-
-/// Ends records, each only if conntrack has no entry of its flow, and takes it back if one began at
-/// that very moment.
-async fn end(
-    scope: &Scope,
-    datapath: &mut impl Datapath,
-    netlink: &impl Netlink,
-    keys: BTreeSet<FlowKey>,
-) -> Result<(), String> {
-    if keys.len() > MOST_ENDED {
-        return end_many(scope, datapath, netlink, keys).await;
-    }
-    for key in keys {
-        if living(scope, netlink, &key).await?.is_some() {
-            continue;
+        let found = promotable(scope, &programs, &recorded, &dump);
+        let fit = found
+            .into_iter()
+            .filter(|(key, _)| !self.returned.contains(key));
+        for (key, tracked) in fit {
+            if self.promoted.len() == MOST_PROMOTED {
+                // The rest at the next look.
+                self.tried = None;
+                break;
+            }
+            match take(datapath, netlink, &key, &tracked).await {
+                Ok(()) => _ = self.promoted.insert(key),
+                Err(why) => {
+                    warn!(why, "flows are not promoted");
+                    break;
+                }
+            }
         }
-        datapath.forget_flow(&key).map_err(said)?;
-        if let Some(entry) = living(scope, netlink, &key).await? {
-            datapath.record_flow(&key, entry).map_err(said)?;
+        if !self.promoted.is_empty() {
+            let flows = self.promoted.len();
+            debug!(flows, "taken from the stack");
+            self.recorded = self.recorded.saturating_sub(flows);
+            self.promotions += u64::try_from(flows).unwrap_or(u64::MAX);
         }
     }
-    Ok(())
-}
-
-/// The same by two complete looks.
-async fn end_many(
-    scope: &Scope,
-    datapath: &mut impl Datapath,
-    netlink: &impl Netlink,
-    keys: BTreeSet<FlowKey>,
-) -> Result<(), String> {
-    let look = || async {
-        let dump = netlink
-            .connections()
-            .await
-            .map_err(|error| error.to_string())?;
-        let all = dump.iter().flat_map(|tracked| scope.keys(tracked));
-        Ok::<BTreeMap<FlowKey, FlowEntry>, String>(all.collect())
-    };
-    let living = look().await?;
-    let ended: Vec<FlowKey> = keys
-        .into_iter()
-        .filter(|key| !living.contains_key(key))
-        .collect();
-    for key in &ended {
-        datapath.forget_flow(key).map_err(said)?;
-    }
-    let living = look().await?;
-    for key in &ended {
-        if let Some(entry) = living.get(key) {
-            datapath.record_flow(key, *entry).map_err(said)?;
-        }
-    }
-    Ok(())
-}
-
-/// The record that conntrack's entry of the flow asks for, if there is one.
-async fn living(
-    scope: &Scope,
-    netlink: &impl Netlink,
-    key: &FlowKey,
-) -> Result<Option<FlowEntry>, String> {
-    for tuple in tuples(key) {
-        let found = netlink
-            .connection(key.protocol, &tuple)
-            .await
-            .map_err(|error| error.to_string())?;
-        if let Some(entry) = found.and_then(|tracked| scope.keys(&tracked).get(key).copied()) {
-            return Ok(Some(entry));
-        }
-    }
-    Ok(None)
 }
 
 /// Flows that found no room in the record, so far.
@@ -277,11 +259,6 @@ fn lost(datapath: &impl Datapath) -> u64 {
         .iter()
         .filter(|((_, reason), _)| *reason == Reason::RecordFailed);
     failed.map(|(_, count)| count.packets).sum()
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "goes into map_err")]
-fn said(error: DatapathError) -> String {
-    error.to_string()
 }
 
 #[cfg(test)]

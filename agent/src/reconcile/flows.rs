@@ -132,6 +132,7 @@ mod tests {
             original,
             reply,
             natted,
+            settled: false,
         }
     }
 

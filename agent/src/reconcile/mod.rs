@@ -8,6 +8,7 @@ pub mod hops;
 pub mod leases;
 pub mod pass;
 pub mod plan;
+pub mod promote;
 pub mod renewal;
 pub mod run;
 pub mod underlay;

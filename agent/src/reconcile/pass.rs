@@ -16,7 +16,7 @@ use weft_common::{
 use super::{
     allow::{Place, foreign, kept_ports},
     desired::{Desired, Guard, View, desired},
-    flowkeeper::FlowKeeper,
+    flowkeeper::{FlowKeeper, Promotion},
     hops::Hops,
     plan::{Plan, plan, records},
     run::{Reconciler, Report},
@@ -126,7 +126,12 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
                     Err(error) => self.memory.complain(&mut failures, error.to_string()),
                 }
             }
-            self.memory.flows.tend(datapath, &self.netlink).await;
+            let promotion = match self.sysctls.picks_up_tcp() {
+                Ok(true) if report.allowed.harmless => Promotion::Allowed,
+                Ok(_) | Err(_) => Promotion::Forbidden,
+            };
+            let flows = &mut self.memory.flows;
+            flows.tend(datapath, &self.netlink, promotion).await;
             report.flows = Some(self.memory.flows.state());
         }
         report.complete = self.memory.complete;

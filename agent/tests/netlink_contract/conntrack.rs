@@ -1,6 +1,9 @@
 //! Conntrack, of the kernel: there is no stand-in.
 
-use std::{net::UdpSocket, time::Duration};
+use std::{
+    net::{TcpListener, TcpStream, UdpSocket},
+    time::Duration,
+};
 
 use futures::StreamExt;
 use tokio::time::timeout;
@@ -8,6 +11,7 @@ use weft::netlink::conntrack::{self, ConntrackEvent, Tracked, Tuple};
 
 use super::netns::{in_fresh_netns, run};
 
+const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ICMP: u8 = 1;
 
@@ -65,6 +69,7 @@ fn a_connection_is_seen_and_its_end_told() {
                 ..original
             },
             natted: false,
+            settled: false,
         };
         assert_eq!(only_of(UDP).await, want);
         assert!(conntrack::delete(&want).await.unwrap());
@@ -142,5 +147,39 @@ fn lost_events_are_told() {
         assert!(conntrack::delete(&fresh).await.unwrap());
         let event = timeout(Duration::from_secs(5), ends.next()).await.unwrap();
         assert_eq!(event, Some(ConntrackEvent::Destroyed(fresh)));
+    });
+}
+
+#[test]
+fn only_an_established_connection_that_nobody_marks_is_settled() {
+    in_fresh_netns(|| async {
+        track();
+        let connect = || {
+            let server = TcpListener::bind("127.0.0.1:0").unwrap();
+            let client = TcpStream::connect(server.local_addr().unwrap()).unwrap();
+            let port = client.local_addr().unwrap().port();
+            (server, client, port)
+        };
+        let find = |port: u16| async move {
+            let all = conntrack::dump().await.unwrap();
+            let mut all = all.into_iter();
+            all.find(|tracked| tracked.protocol == TCP && tracked.original.source_port == port)
+                .unwrap()
+        };
+        let (server, client, port) = connect();
+        let found = find(port).await;
+        assert!(found.settled && !found.natted, "{found:?}");
+        let looked = conntrack::find(TCP, &found.reply).await.unwrap();
+        assert_eq!(looked, Some(found));
+        // Closing: the rest of it is conntrack's to see.
+        let (accepted, _) = server.accept().unwrap();
+        drop(client);
+        drop(accepted);
+        assert!(!find(port).await.settled);
+
+        run("iptables -t mangle -A OUTPUT -p tcp -j CONNMARK --set-mark 7");
+        let (_server, _client, port) = connect();
+        let found = find(port).await;
+        assert!(!found.settled, "{found:?}");
     });
 }

@@ -51,6 +51,7 @@ fn dump() -> impl Strategy<Value = Vec<Tracked>> {
             original,
             reply: if natted { other } else { mirrored(original) },
             natted,
+            settled: !natted,
         })
         .collect()
     })

@@ -58,6 +58,10 @@ pub struct Tracked {
     pub reply: Tuple,
     /// Addresses or ports are rewritten on the way (`IPS_SRC_NAT`, `IPS_DST_NAT`).
     pub natted: bool,
+    /// Conntrack may forget it without anybody noticing: UDP or established TCP with traffic both
+    /// ways, not marked, not handed to a helper, a zone or a flow table. Only dumps and look-ups
+    /// tell; an event never does.
+    pub settled: bool,
 }
 
 /// What became of a connection.

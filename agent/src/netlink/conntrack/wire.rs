@@ -6,8 +6,8 @@ use netlink_packet_core::{DefaultNla, NetlinkBuffer, NetlinkMessage, NetlinkPayl
 use netlink_packet_netfilter::{
     NetfilterMessage, NetfilterMessageInner,
     conntrack::{
-        ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Protocol, Status,
-        Tuple as TuplePart,
+        ConntrackAttribute, ConntrackMessage, IPTuple, ProtoInfo, ProtoInfoTCP, ProtoTuple,
+        Protocol, Status, Tuple as TuplePart,
     },
 };
 
@@ -17,6 +17,15 @@ const CTA_PROTO_ICMP_ID: u16 = 4;
 const CTA_PROTO_ICMP_TYPE: u16 = 5;
 const CTA_PROTO_ICMP_CODE: u16 = 6;
 const ICMP_ECHO: u8 = 8;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+/// `TCP_CONNTRACK_ESTABLISHED` of `enum tcp_conntrack`.
+const ESTABLISHED: u8 = 3;
+/// Attributes that somebody's interest in the entry shows by (`enum ctattr_type`).
+const CTA_HELP: u16 = 5;
+const CTA_TUPLE_MASTER: u16 = 14;
+const CTA_ZONE: u16 = 18;
+const CTA_LABELS: u16 = 22;
 
 /// The messages of a datagram. One that cannot be read is left out; the rest still counts.
 pub(super) fn messages(mut bytes: &[u8]) -> Vec<NetlinkMessage<NetfilterMessage>> {
@@ -52,31 +61,62 @@ pub(super) fn ended(datagram: &[u8]) -> impl Iterator<Item = Tracked> {
 }
 
 pub(super) fn read(message: &NetfilterMessage) -> Option<Tracked> {
-    let NetfilterMessageInner::Conntrack(
-        ConntrackMessage::New(attributes) | ConntrackMessage::Delete(attributes),
-    ) = &message.inner
-    else {
-        return None;
+    let (attributes, living) = match &message.inner {
+        NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)) => (attributes, true),
+        NetfilterMessageInner::Conntrack(ConntrackMessage::Delete(attributes)) => {
+            (attributes, false)
+        }
+        _ => return None,
     };
     let mut original = None;
     let mut reply = None;
-    let mut natted = false;
+    let mut found = Status::empty();
+    let mut established = false;
+    let mut claimed = false;
     for attribute in attributes {
         match attribute {
             ConntrackAttribute::CtaTupleOrig(parts) => original = tuple(parts),
             ConntrackAttribute::CtaTupleReply(parts) => reply = tuple(parts),
-            ConntrackAttribute::CtaStatus(status) => natted = status.intersects(Status::NatMask),
-            _ => {}
+            ConntrackAttribute::CtaStatus(status) => found = *status,
+            ConntrackAttribute::CtaProtoInfo(parts) => established = is_established(parts),
+            ConntrackAttribute::CtaMark(mark) => claimed |= *mark != 0,
+            ConntrackAttribute::Other(other) => claimed |= is_claim(other),
+            ConntrackAttribute::CtaTimeout(_) | _ => {}
         }
     }
     let (protocol, original) = original?;
     let (_, reply) = reply?;
+    let natted = found.intersects(Status::NatMask);
+    let both_ways = found.contains(Status::Assured) && !found.intersects(Status::Offload);
+    let lasting = protocol == UDP || (protocol == TCP && established);
     Some(Tracked {
         protocol,
         original,
         reply,
         natted,
+        settled: living && both_ways && lasting && !natted && !claimed,
     })
+}
+
+fn is_established(parts: &[ProtoInfo]) -> bool {
+    let states = parts.iter().flat_map(|part| match part {
+        ProtoInfo::TCP(fields) => fields.as_slice(),
+        _ => &[],
+    });
+    states
+        .into_iter()
+        .any(|field| *field == ProtoInfoTCP::State(ESTABLISHED))
+}
+
+/// Labels are there, all zero, wherever a rule of connlabel is.
+fn is_claim(attribute: &DefaultNla) -> bool {
+    let mut value = vec![0; attribute.value_len()];
+    attribute.emit_value(&mut value);
+    match attribute.kind() {
+        CTA_HELP | CTA_TUPLE_MASTER => true,
+        CTA_ZONE | CTA_LABELS => value.iter().any(|byte| *byte != 0),
+        _ => false,
+    }
 }
 
 /// Protocol and tuple; `None` for IPv6.

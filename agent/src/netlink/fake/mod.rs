@@ -38,6 +38,8 @@ struct State {
     /// Operations whose words contain this fail with that errno.
     refused: Option<(String, i32)>,
     connections: Result<Vec<Tracked>, i32>,
+    /// Conntrack forgets nothing, and answers with this errno.
+    keeps: Option<i32>,
     lookups: u64,
     watchers: Vec<mpsc::Sender<HostChange>>,
 }
@@ -59,6 +61,7 @@ impl FakeHost {
             failures: BTreeMap::new(),
             refused: None,
             connections: Ok(Vec::new()),
+            keeps: None,
             lookups: 0,
             watchers: Vec::new(),
         })))
@@ -115,6 +118,11 @@ impl FakeHost {
     /// What conntrack answers from now on.
     pub fn set_connections(&self, answer: Result<Vec<Tracked>, i32>) {
         self.lock().connections = answer;
+    }
+
+    /// From now on conntrack forgets nothing, and answers with that errno.
+    pub fn keep_connections(&self, errno: i32) {
+        self.lock().keeps = Some(errno);
     }
 
     /// Attempts to apply something so far, failed ones included.
@@ -200,6 +208,18 @@ impl Netlink for FakeHost {
             tracked.protocol == protocol && (tracked.original == *tuple || tracked.reply == *tuple)
         };
         Ok(self.connections().await?.into_iter().find(found))
+    }
+
+    async fn forget_connection(&self, tracked: &Tracked) -> Result<bool, NetlinkError> {
+        let mut state = self.lock();
+        let said = |errno| NetlinkError::errno("delete conntrack entry", errno);
+        if let Some(errno) = state.keeps {
+            return Err(said(errno));
+        }
+        let all = state.connections.as_mut().map_err(|errno| said(*errno))?;
+        let before = all.len();
+        all.retain(|known| known.original != tracked.original);
+        Ok(all.len() < before)
     }
 
     async fn changes(&self) -> Result<FakeChanges, NetlinkError> {

@@ -114,6 +114,10 @@ impl Netlink for Rtnetlink {
         routes::route_to(&self.calls, destination).await
     }
 
+    async fn forget_connection(&self, tracked: &Tracked) -> Result<bool, NetlinkError> {
+        conntrack::delete(tracked).await
+    }
+
     async fn connections(&self) -> Result<Vec<Tracked>, NetlinkError> {
         match conntrack::dump().await {
             // Where conntrack is not at work there is nothing to read.
