@@ -194,7 +194,7 @@ pub fn join(
             subnet.contains(*address)
                 && !own.contains_key(*address)
                 && bridges.contains(&endpoint.bridge)
-                && survives(endpoint, host, &ports, seen.get(*address))
+                && survives(endpoint, host, bridges, &ports, seen.get(*address))
         })
         .map(|(address, endpoint)| (*address, *endpoint))
         .collect();
@@ -233,10 +233,12 @@ fn is_live(host: &ObservedHost, entry: &BridgeEntry) -> bool {
 }
 
 /// Whether nothing speaks against an endpoint that was known before: no forwarding entry, and
-/// none of the neighbours that have its address.
+/// none of the neighbours that have its address on a bridge of ours. What claims it elsewhere, on
+/// the uplink for one, says nothing of our containers.
 fn survives(
     endpoint: &Endpoint,
     host: &ObservedHost,
+    bridges: &BTreeSet<IfIndex>,
     ports: &BTreeMap<(IfIndex, Mac), IfIndex>,
     neighbours: Option<&Vec<(IfIndex, &Neighbour)>>,
 ) -> bool {
@@ -249,7 +251,8 @@ fn survives(
     }
     neighbours.into_iter().flatten().all(|(link, entry)| {
         let contradicts = entry.mac.is_some_and(|seen| seen != mac || *link != bridge)
-            && entry.state == NeighbourState::Valid;
+            && entry.state == NeighbourState::Valid
+            && bridges.contains(link);
         let failed = *link == bridge && entry.state == NeighbourState::Failed;
         !contradicts && !failed
     })

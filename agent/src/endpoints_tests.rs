@@ -186,6 +186,19 @@ fn ends_when_its_address_shows_another_mac() {
 }
 
 #[test]
+fn stays_when_its_address_is_claimed_at_a_device_that_is_no_bridge_of_ours() {
+    let mut world = World::new();
+    let claim = Neighbour {
+        mac: Some(OTHER),
+        state: NeighbourState::Valid,
+        managed: false,
+    };
+    let address = IpAddr::V4(address());
+    world.host.neighbours.insert((index(11), address), claim);
+    assert_eq!(world.now(), behind(11, MAC));
+}
+
+#[test]
 fn the_hosts_own_addresses_are_none() {
     let mut world = World::new();
     world
