@@ -126,10 +126,10 @@ fn a_config_that_is_wrong_is_waited_for() -> Result<()> {
         Some(r#"{"Network":"10.0.0.0/16","Backend":{"Type":"host-gw"}}"#),
     ];
     for config in wrong {
+        let before = agent.daemon()?.log().len();
         if let Some(config) = config {
             lab.etcd.put_config(config)?;
         }
-        let before = agent.daemon()?.log().len();
         wait::until_true(&format!("the agent speaks of {config:?}"), LIMIT, || {
             agent.daemon()?.ensure_running()?;
             Ok(agent
@@ -187,19 +187,67 @@ fn a_broken_lease_harms_nobody_else() -> Result<()> {
 fn no_free_subnet_is_said() -> Result<()> {
     let lab = Lab::new("full", 1)?;
     // One subnet, and somebody has it.
-    let config = r#"{"Network":"10.9.0.0/24","SubnetLen":24,"SubnetMin":"10.9.0.0","SubnetMax":"10.9.0.0","Backend":{"Type":"vxlan"}}"#;
+    let config = r#"{"Network":"10.9.0.0/22","SubnetLen":24,"SubnetMin":"10.9.1.0","SubnetMax":"10.9.1.0","Backend":{"Type":"vxlan"}}"#;
     lab.etcd.put_config(config)?;
     let taken = r#"{"PublicIP":"192.0.2.99","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"0a:00:00:00:00:01"}}"#;
     lab.etcd
-        .put(&format!("{PREFIX}/subnets/10.9.0.0-24"), taken)?;
-    let mut agent = Agent::start(&lab.host(0)?, Flags::new(&lab.etcd.endpoint()))?;
-    wait::until_true("the agent speaks of subnets", LIMIT, || {
-        Ok(agent.daemon()?.log().contains("subnet"))
-    })
-    .with_context(|| agent.tail())?;
-    ensure!(
-        lab.host(0)?.weft(&["status", "-o", "json"])?.0 != 0,
-        "ready without a subnet"
-    );
+        .put(&format!("{PREFIX}/subnets/10.9.1.0-24"), taken)?;
+    let (code, log) = end(&lab, &[])?;
+    ensure!(code == 69, "{code}\n{log}");
+    ensure!(log.contains("no free subnet between 10.9.1.0/24"), "{log}");
     ensure_untouched(&*lab.host(0)?)
+}
+
+#[test]
+fn an_uplink_too_small_for_the_overlay_is_said_before_a_subnet_is_claimed() -> Result<()> {
+    let lab = Lab::new("small", 1)?;
+    lab.etcd.put_config(CONFIG)?;
+    lab.host(0)?.ip("link set eth0 mtu 600")?;
+    let (code, log) = end(&lab, &[])?;
+    ensure!(code == 64, "{code}\n{log}");
+    ensure!(log.contains("an overlay MTU of 550"), "{log}");
+    ensure!(lab.etcd.leases()?.is_empty(), "a subnet was claimed");
+    ensure_untouched(&*lab.host(0)?)
+}
+
+#[test]
+fn what_an_operator_overlooks_is_said() -> Result<()> {
+    let lab = Lab::new("overlap", 1)?;
+    // The lab's underlay is 192.0.2.0/24.
+    let config = r#"{"Network":"192.0.0.0/16","EnableNFTables":true,"Backend":{"Type":"vxlan","DirectRouting":true}}"#;
+    lab.etcd.put_config(config)?;
+    let mut agent = Agent::start(&lab.host(0)?, Flags::new(&lab.etcd.endpoint()))?;
+    agent.ready()?;
+    let log = agent.daemon()?.log();
+    for said in ["overlaps 192.0.2.", "DirectRouting", "EnableNFTables"] {
+        ensure!(log.contains(said), "{said} is not said\n{log}");
+    }
+    Ok(())
+}
+
+/// What a caller who is not root, or asks where nothing is, gets: a code, one line, and JSON where
+/// JSON was asked for.
+#[test]
+fn the_read_verbs_say_what_they_lack() -> Result<()> {
+    let lab = Lab::new("verbs", 1)?;
+    let host = lab.host(0)?;
+    let (code, text, errors) = host.weft(&["status", "-o", "json"])?;
+    ensure!(code == 3, "{code}: {errors}");
+    ensure!(text.contains("\"ready\": false"), "{text}");
+    let (code, text, errors) = host.weft(&["dump", "peers"])?;
+    ensure!(code == 1 && text.is_empty(), "{code}: {text}");
+    ensure!(errors.contains("no maps are pinned for VNI 1"), "{errors}");
+    let (code, _, errors) = host.weft(&["docker-opts", "-f", "/nowhere"])?;
+    ensure!(code == 1, "{code}: {errors}");
+    ensure!(errors.matches("/nowhere").count() == 1, "{errors}");
+
+    let copy = host.file("/run/weft-for-all");
+    std::fs::copy(paths::weft()?, &copy).context("copy the agent")?;
+    let mut setpriv = host.command("setpriv");
+    setpriv.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]);
+    let out = command::output(setpriv.args(["/run/weft-for-all", "dump", "peers"]))?;
+    let errors = String::from_utf8_lossy(&out.stderr);
+    ensure!(out.status.code() == Some(4), "{}\n{errors}", out.status);
+    ensure!(errors.contains("root"), "{errors}");
+    Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::{fs, net::Ipv4Addr};
 
+use anyhow::ensure;
 use serde_json::{Value, json};
 use weft_common::{
     peer::PEER_FAST,
@@ -37,6 +38,12 @@ pub fn dump(what: What, vni: Vni) -> anyhow::Result<Value> {
     if what == What::Pins {
         return dump_pins(&pins);
     }
+    ensure!(
+        pins.path().exists(),
+        "no maps are pinned for VNI {vni}{}: the agent has not run here with programs, or `weft \
+         cleanup` has removed them; `weft status` says what moves the packets",
+        elsewhere(&pins)
+    );
     let maps = Maps::open(&pins)?;
     Ok(match what {
         What::Peers => {
@@ -152,7 +159,22 @@ fn link_name(index: u32) -> String {
         .unwrap_or_else(|| format!("#{index}"))
 }
 
-/// Plain text: one line an entry, fields by name.
+/// The networks that have maps, for whoever asked for one that has none.
+fn elsewhere(pins: &PinDir) -> String {
+    let beside = pins.path().parent().map(fs::read_dir);
+    let Some(Ok(entries)) = beside else {
+        return String::new();
+    };
+    let names: Vec<_> = entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect();
+    if names.is_empty() {
+        return String::new();
+    }
+    format!(" (there are some for {}: see --vni)", names.join(", "))
+}
+
+/// Plain text: a heading, one line an entry, and what stands beside the entries.
 #[must_use]
 pub fn text(value: &Value) -> String {
     let Value::Object(fields) = value else {
@@ -161,11 +183,7 @@ pub fn text(value: &Value) -> String {
     let mut lines = Vec::new();
     for (name, field) in fields {
         match field {
-            Value::Array(rows) => {
-                for row in rows {
-                    lines.push(line(row));
-                }
-            }
+            Value::Array(rows) => lines.extend(table(name, rows)),
             _ if name == "schema" => {}
             other => lines.push(format!("{name} {other}")),
         }
@@ -173,17 +191,62 @@ pub fn text(value: &Value) -> String {
     lines.join("\n")
 }
 
-fn line(row: &Value) -> String {
-    let plain = |value: &Value| match value {
+/// Columns as wide as what is in them, in the order of the first entry's fields.
+fn table(name: &str, rows: &[Value]) -> Vec<String> {
+    let heading: Vec<String> = match rows.first() {
+        Some(Value::Object(fields)) => fields.keys().cloned().collect(),
+        Some(_) => vec![name.to_owned()],
+        None => return vec![format!("no {name}")],
+    };
+    let mut cells = vec![heading.iter().map(|word| word.to_uppercase()).collect()];
+    cells.extend(rows.iter().map(|row| {
+        match row {
+            Value::Object(fields) => heading
+                .iter()
+                .map(|name| fields.get(name).map(plain).unwrap_or_default())
+                .collect::<Vec<_>>(),
+            other => vec![plain(other)],
+        }
+    }));
+    let width = |column: usize| {
+        let column = cells.iter().filter_map(|row| row.get(column));
+        column.map(String::len).max().unwrap_or_default()
+    };
+    let widths: Vec<usize> = (0..heading.len()).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let padded = row.iter().zip(&widths);
+        let padded = padded.map(|(cell, width)| format!("{cell:<width$}"));
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    cells.iter().map(line).collect()
+}
+
+fn plain(value: &Value) -> String {
+    match value {
         Value::String(text) => text.clone(),
         other => other.to_string(),
-    };
-    match row {
-        Value::Object(fields) => fields
-            .iter()
-            .map(|(name, value)| format!("{name}={}", plain(value)))
-            .collect::<Vec<_>>()
-            .join(" "),
-        other => plain(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_has_a_heading_and_columns() {
+        let value = json!({
+            "schema": "x/v1",
+            "peers": [
+                { "subnet": "10.1.2.0/24", "fast": true },
+                { "subnet": "10.1.12.0/24", "fast": false },
+            ],
+            "taken": 7,
+        });
+        assert_eq!(
+            text(&value),
+            "FAST   SUBNET\ntrue   10.1.2.0/24\nfalse  10.1.12.0/24\ntaken 7"
+        );
+        assert_eq!(text(&json!({ "flows": [] })), "no flows");
+        assert_eq!(text(&json!({ "maps": ["/a"] })), "MAPS\n/a");
     }
 }

@@ -94,6 +94,16 @@ impl Component {
 }
 
 impl Status {
+    /// What can be said where no agent answers.
+    #[must_use]
+    pub fn of_nobody(why: impl Into<String>) -> Self {
+        Self {
+            schema: SCHEMA.to_owned(),
+            components: vec![Component::bad("agent", why)],
+            ..Self::default()
+        }
+    }
+
     /// For a person.
     #[must_use]
     pub fn table(&self) -> String {

@@ -49,7 +49,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let outcome = tokio::select! {
         outcome = serve(&config, &told, &mut tasks) => outcome,
         () = asked_to_stop() => {
-            info!("asked to stop: the data path stays as it is");
+            info!("asked to stop: the data path stays as it is; `weft cleanup` removes it");
             Ok(())
         }
     };
@@ -122,6 +122,7 @@ async fn serve(
         .observe()
         .await
         .map_err(|error| privileged(&error))?;
+    ground::check(&network, &underlay, &host)?;
     let vtep_mac = prepare::vtep_mac(&host, &*store, &network, &underlay).await;
     let kernel = prepare::kernel_defaults(&sysctls)?;
     let movers = prepare::movers(config, &network, &underlay, &sysctls)?;

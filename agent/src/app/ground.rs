@@ -2,6 +2,9 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+use tracing::warn;
+
 use super::{Failure, prepare::Movers};
 use crate::{
     admin::status::{Mode, SCHEMA, Status},
@@ -10,6 +13,7 @@ use crate::{
         net::{Mac, Mtu},
         network::NetworkConfig,
     },
+    netlink::ObservedHost,
     outputs::subnet_env::SubnetEnv,
     reconcile::underlay::Underlay,
 };
@@ -43,6 +47,47 @@ pub fn ground(
     }
 }
 
+/// What must fit before a subnet is claimed: a lease that nobody can use helps nobody. What is
+/// only unwise is said.
+pub fn check(
+    network: &NetworkConfig,
+    underlay: &Underlay,
+    host: &ObservedHost,
+) -> Result<(), Failure> {
+    overlay_mtu(underlay)?;
+    let overlay = IpNet::V4(network.network);
+    let uplinks = host
+        .addresses
+        .iter()
+        .filter(|(link, _)| *link == underlay.link);
+    for (_, net) in uplinks.filter(|(_, net)| overlaps(&overlay, &net.trunc())) {
+        warn!(
+            "Network {overlay} of the network config overlaps {net} of the uplink: a node whose \
+             address lies in a leased subnet is cut off; choose another Network"
+        );
+    }
+    if network.direct_routing {
+        warn!("DirectRouting of the network config is not supported yet: every peer is tunnelled");
+    }
+    if network.nftables {
+        warn!("EnableNFTables of the network config is not supported yet: rules go to iptables");
+    }
+    Ok(())
+}
+
+fn overlaps(a: &IpNet, b: &IpNet) -> bool {
+    a.contains(b) || b.contains(a)
+}
+
+fn overlay_mtu(underlay: &Underlay) -> Result<Mtu, Failure> {
+    let mtu = underlay.overlay_mtu();
+    Mtu::try_from(mtu).map_err(|error| {
+        Failure::Usage(format!(
+            "an overlay MTU of {mtu}: {error}; raise the MTU of the uplink, or set Backend.MTU"
+        ))
+    })
+}
+
 /// `subnet.env` of this run.
 pub fn subnet_env(
     masquerade: bool,
@@ -57,7 +102,7 @@ pub fn subnet_env(
             .subnet
             .v4()
             .ok_or_else(|| unusable(&"the lease is not IPv4"))?,
-        mtu: Mtu::try_from(underlay.overlay_mtu()).map_err(|error| unusable(&error))?,
+        mtu: overlay_mtu(underlay)?,
         ip_masq: masquerade,
     })
 }

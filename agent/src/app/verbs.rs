@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use anyhow::Context as _;
 
 use crate::{
-    admin::{dump, socket},
+    admin::{dump, socket, status::Status},
     cli::{DockerOptsArgs, DumpArgs, Output, StatusArgs},
     model::net::Vni,
     outputs::{docker_opts, subnet_env::SubnetEnv},
@@ -13,30 +13,49 @@ use crate::{
 
 /// No agent answers.
 const UNREACHABLE: u8 = 3;
+/// The caller may not see it.
+const FORBIDDEN: u8 = 4;
 
 /// `weft status`.
 pub fn status(args: &StatusArgs) -> anyhow::Result<u8> {
-    let status = match socket::ask(&args.socket) {
-        Ok(status) => status,
+    let socket = args.socket.display();
+    let (status, code) = match socket::ask(&args.socket) {
+        Ok(status) => {
+            let code = u8::from(!status.ready);
+            (status, code)
+        }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            complain(&format!(
+                "{socket}: {error}: `weft status` needs root; try sudo"
+            ));
+            return Ok(FORBIDDEN);
+        }
         Err(error) => {
-            let _ = writeln!(
-                io::stderr(),
-                "weft: no agent answers at {}: {error}; what it left is in `weft dump`",
-                args.socket.display()
-            );
-            return Ok(UNREACHABLE);
+            let why = format!("no agent answers at {socket}: {error}");
+            complain(&format!("{why}; what it left is in `weft dump`"));
+            (Status::of_nobody(why), UNREACHABLE)
         }
     };
-    print(&match args.output {
-        Output::Text => status.table(),
-        Output::Json => serde_json::to_string_pretty(&status)?,
-    })?;
-    Ok(u8::from(!status.ready))
+    match args.output {
+        Output::Text if code == UNREACHABLE => {}
+        Output::Text => print(&status.table())?,
+        Output::Json => print(&serde_json::to_string_pretty(&status)?)?,
+    }
+    Ok(code)
+}
+
+fn complain(what: &str) {
+    // Nobody is left to tell when standard error is gone.
+    let _ = writeln!(io::stderr(), "weft: {what}");
 }
 
 /// `weft dump`.
 pub fn dump(args: &DumpArgs) -> anyhow::Result<u8> {
     let vni = Vni::try_from(u64::from(args.vni))?;
+    if !nix::unistd::geteuid().is_root() {
+        complain("`weft dump` needs root: it reads the pinned maps; try sudo");
+        return Ok(FORBIDDEN);
+    }
     let value = dump::dump(args.what, vni)?;
     print(&match args.output {
         Output::Text => dump::text(&value),
@@ -47,8 +66,7 @@ pub fn dump(args: &DumpArgs) -> anyhow::Result<u8> {
 
 /// `weft docker-opts`.
 pub fn docker_opts(args: &DockerOptsArgs) -> anyhow::Result<u8> {
-    let env = SubnetEnv::read(&args.subnet_file)
-        .with_context(|| format!("read {}", args.subnet_file.display()))?;
+    let env = SubnetEnv::read(&args.subnet_file).context("is the agent running?")?;
     let options = docker_opts::DockerOpts {
         individual: args.individual,
         combined: args.combined,

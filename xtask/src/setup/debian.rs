@@ -26,7 +26,6 @@ const BUILD: &[&str] = &[
 const LAB: &[&str] = &[
     "bpftool",
     "busybox-static",
-    "docker.io",
     "etcd-client",
     "etcd-server",
     "ethtool",
@@ -38,6 +37,10 @@ const LAB: &[&str] = &[
     "tcpdump",
     "util-linux",
 ];
+
+/// The engine that the Docker tests use, unless there is one already: Docker's own packages and
+/// Debian's cannot both be installed.
+const ENGINE: (&str, &str) = ("docker.io", "/usr/bin/dockerd");
 
 /// Keeps packages from starting their service while they are installed: the lab starts its own.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
@@ -57,6 +60,10 @@ pub(crate) fn packages() -> Result<u32> {
     }
     let llvm = llvm_major(BPF_RUSTC)?;
     let mut wanted: Vec<String> = BUILD.iter().chain(LAB).map(ToString::to_string).collect();
+    let (engine, theirs) = ENGINE;
+    if !fs::exists(theirs).unwrap_or(false) {
+        wanted.push(engine.to_owned());
+    }
     wanted.push(format!("llvm-{llvm}-dev"));
     wanted.push(format!("libpolly-{llvm}-dev"));
     let missing = missing(&wanted)?;

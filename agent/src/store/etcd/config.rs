@@ -171,6 +171,9 @@ impl EtcdConfig {
     pub(super) fn first_hint(&self, why: &str) -> &'static str {
         match self.hint(why) {
             "" if CLOSED.iter().any(|sign| why.contains(sign)) => self.guess(),
+            "" if why.contains("onnection refused") => {
+                "; nobody listens there: start etcd, or say where it is with --etcd-endpoints"
+            }
             hint => hint,
         }
     }
