@@ -36,6 +36,8 @@ pub enum Verb {
     Dump(DumpArgs),
     /// Prints Docker's options out of subnet.env, as mk-docker-opts.sh does.
     DockerOpts(DockerOptsArgs),
+    /// Measures the way to another host, where `weft bench --server` waits.
+    Bench(BenchArgs),
     /// Removes what the agent left: programs, maps, device, rules and files. The lease stays.
     Cleanup(CleanupArgs),
 }
@@ -198,6 +200,33 @@ pub struct DumpArgs {
     /// VXLAN network identifier of the network.
     #[arg(long, default_value_t = 1)]
     pub vni: u32,
+}
+
+/// Flags of `weft bench`.
+#[derive(Clone, Debug, Args)]
+#[command(group = clap::ArgGroup::new("end").required(true).args(["server", "peer"]))]
+pub struct BenchArgs {
+    /// Waits for the other end.
+    #[arg(long)]
+    pub server: bool,
+    /// Address to wait at.
+    #[arg(long, default_value = "0.0.0.0", requires = "server")]
+    pub bind: IpAddr,
+    /// Address of the server.
+    #[arg(long)]
+    pub peer: Option<IpAddr>,
+    /// TCP port of the server.
+    #[arg(long, default_value_t = weft_bench::PORT)]
+    pub port: u16,
+    /// Runs the slices that come by lines of JSON, instead of the built-in ones.
+    #[arg(long, hide = true, requires = "peer")]
+    pub worker: bool,
+    /// Length of each measurement, in milliseconds.
+    #[arg(long, default_value_t = 1000, requires = "peer")]
+    pub millis: u64,
+    /// As what to print.
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
 }
 
 /// Flags of `weft docker-opts`.

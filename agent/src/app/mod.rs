@@ -11,6 +11,7 @@ use crate::{
 };
 
 mod agent;
+mod bench;
 mod cleanup;
 mod firewall;
 mod ground;
@@ -70,6 +71,7 @@ pub fn main(cli: Cli) -> ExitCode {
         Verb::Status(args) => answer(verbs::status(&args)),
         Verb::Dump(args) => answer(verbs::dump(&args)),
         Verb::DockerOpts(args) => answer(verbs::docker_opts(&args)),
+        Verb::Bench(args) => answer(bench::bench(&args)),
         Verb::Cleanup(args) => answer(cleanup::cleanup(&args)),
     }
 }
