@@ -115,6 +115,10 @@ pub struct RunArgs {
     /// tunnel packets of senders that are no peer (peers), or nothing (flannel).
     #[arg(long, value_enum, default_value_t = GuardChoice::Strict)]
     pub guard: GuardChoice,
+    /// Where containers' packets are met: at the ports of bridges, or at the bridges alone. For
+    /// measuring what the ports give.
+    #[arg(long, value_enum, default_value = "ports", hide = true)]
+    pub hook_at: HookAt,
     /// Where the agent answers `weft status`.
     #[arg(long, default_value = SOCKET)]
     pub socket: PathBuf,
@@ -146,6 +150,15 @@ pub enum FastPathChoice {
     On,
     /// Off.
     Off,
+}
+
+/// `--hook-at`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum HookAt {
+    /// At every port of a bridge.
+    Ports,
+    /// At the bridge, which sees no service address before it is rewritten.
+    Bridge,
 }
 
 /// `--guard`.

@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 use regex::Regex;
 
 use crate::{
-    cli::{DatapathChoice, FastPathChoice, GuardChoice, RunArgs},
+    cli::{DatapathChoice, FastPathChoice, GuardChoice, HookAt, RunArgs},
     reconcile::desired::Guard,
     store::etcd::EtcdConfig,
     uplink::UplinkRequest,
@@ -40,6 +40,8 @@ pub struct Config {
     pub fast_path: FastPathChoice,
     /// What the guard refuses.
     pub guard: Guard,
+    /// Whether ports of bridges have programs of their own.
+    pub hook_ports: bool,
     /// Where the agent answers.
     pub socket: PathBuf,
 }
@@ -106,6 +108,7 @@ impl TryFrom<RunArgs> for Config {
             firewall_every: Duration::from_secs(args.iptables_resync),
             datapath: args.datapath,
             fast_path: args.fast_path,
+            hook_ports: args.hook_at == HookAt::Ports,
             guard: match args.guard {
                 GuardChoice::Strict => Guard::Strict,
                 GuardChoice::Peers => Guard::Peers,

@@ -215,6 +215,7 @@ async fn serve(
         kernel,
         allow,
         guard: config.guard,
+        hook_ports: config.hook_ports,
         memory: Memory::default(),
     };
     let key_of = move |subnet| store.key_of(subnet);

@@ -69,6 +69,8 @@ pub struct View<'a> {
     pub foreign: &'a Foreign,
     /// What the guard refuses.
     pub guard: Guard,
+    /// Whether ports of bridges have programs of their own; else the bridge's program takes all.
+    pub hook_ports: bool,
     /// Containers that a port's program has heard of and the kernel's tables do not have yet.
     pub provisional: &'a BTreeMap<Ipv4Addr, EndpointEntry>,
 }
@@ -96,9 +98,10 @@ impl Guard {
 }
 
 impl View<'_> {
-    /// Whether a program could not be attached there.
+    /// Whether a program could not be attached there, or is not to be.
     fn fails(&self, hook: Hook, link: IfIndex) -> bool {
-        self.unhooked.contains(&(hook, link))
+        let left_out = hook == Hook::FromContainer && !self.hook_ports;
+        left_out || self.unhooked.contains(&(hook, link))
     }
 }
 
@@ -272,7 +275,9 @@ fn attachments(view: &View<'_>, own: Ipv4Net, device: &str) -> BTreeSet<Attachme
     }
     for port in endpoints::ports(view.host, &bridges) {
         at(Hook::ToContainer, port.index);
-        at(Hook::FromContainer, port.index);
+        if view.hook_ports {
+            at(Hook::FromContainer, port.index);
+        }
     }
     attachments
 }

@@ -201,6 +201,7 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
             } else {
                 self.guard
             },
+            hook_ports: self.hook_ports,
             provisional: &provisional,
         });
         report.kept_ports = kept_ports(&host, &desired.datapath.attachments, &foreign);

@@ -62,6 +62,8 @@ pub struct Reconciler<N, D> {
     pub allow: Allow,
     /// What the guard refuses.
     pub guard: Guard,
+    /// Whether ports of bridges have programs of their own.
+    pub hook_ports: bool,
     /// What was learned.
     pub memory: Memory,
 }

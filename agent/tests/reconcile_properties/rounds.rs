@@ -73,6 +73,7 @@ impl Rounds {
             },
             fast_path: true,
             guard: weft::reconcile::desired::Guard::Strict,
+            hook_ports: true,
             provisional: &BTreeMap::new(),
             kernel_only: &BTreeMap::new(),
             foreign: &BTreeMap::new(),

@@ -87,6 +87,7 @@ impl World {
             },
             allow,
             guard: crate::reconcile::desired::Guard::default(),
+            hook_ports: true,
             memory: Memory::default(),
         };
         let (news, heard) = mpsc::channel(64);
