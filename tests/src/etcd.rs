@@ -1,13 +1,14 @@
 //! A real etcd, and what an operator does with etcdctl.
 
 use std::{
+    io::Write as _,
     net::Ipv4Addr,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::{
     command,
@@ -83,6 +84,29 @@ impl Etcd {
         self.ctl(&["put", key, value]).map(drop)
     }
 
+    /// Many keys, a hundred a transaction. Neither keys nor values may hold a single quote.
+    pub fn put_all(&self, pairs: &[(String, String)]) -> Result<()> {
+        for some in pairs.chunks(100) {
+            // etcdctl reads compares, then what to do, then what else, each ended by an empty line.
+            let mut text = String::from("\n");
+            for (key, value) in some {
+                text.push_str(&format!("put {key} '{value}'\n"));
+            }
+            text.push_str("\n\n");
+            let mut command = self.client()?;
+            command.arg("txn").stdin(Stdio::piped());
+            command.stdout(Stdio::null()).stderr(Stdio::piped());
+            let mut child = command.spawn().context("start etcdctl")?;
+            if let Some(mut to) = child.stdin.take() {
+                to.write_all(text.as_bytes()).context("write to etcdctl")?;
+            }
+            let out = child.wait_with_output().context("wait for etcdctl")?;
+            let errors = String::from_utf8_lossy(&out.stderr);
+            ensure!(out.status.success(), "etcdctl txn: {errors}");
+        }
+        Ok(())
+    }
+
     pub fn delete(&self, key: &str) -> Result<()> {
         self.ctl(&["del", key]).map(drop)
     }
@@ -100,13 +124,16 @@ impl Etcd {
 
     /// `etcdctl` with these words.
     pub fn ctl(&self, words: &[&str]) -> Result<String> {
+        command::run(self.client()?.args(words))
+    }
+
+    fn client(&self) -> Result<Command> {
         let mut command = self.inside(required(ETCDCTL)?);
         command
             .env("ETCDCTL_API", "3")
             .arg("--endpoints")
-            .arg(self.endpoint())
-            .args(words);
-        command::run(&mut command)
+            .arg(self.endpoint());
+        Ok(command)
     }
 
     fn inside(&self, program: &Path) -> Command {

@@ -31,6 +31,35 @@ impl Lab {
     }
 
     pub fn with_bpffs(test: &str, hosts: u8, bpffs: Bpffs) -> Result<Self> {
+        Self::build(test, |name, switch, folder| {
+            (1..=hosts)
+                .map(|number| host(name, switch, number, folder, bpffs).map(Arc::new))
+                .collect()
+        })
+    }
+
+    /// Pairs of hosts with a cable of their own between the two `eth0`: nothing else is on the way.
+    /// etcd is behind `mgmt0`.
+    pub fn cabled(test: &str, pairs: u8) -> Result<Self> {
+        Self::build(test, |name, switch, folder| {
+            let mut hosts = Vec::new();
+            for number in 1..=2 * pairs {
+                let host = apart(name, switch, number, folder)?;
+                hosts.push(Arc::new(host));
+            }
+            for pair in hosts.chunks(2) {
+                if let [one, other] = pair {
+                    cable(one, other)?;
+                }
+            }
+            Ok(hosts)
+        })
+    }
+
+    fn build(
+        test: &str,
+        hosts: impl FnOnce(&LabName, &Netns, &Path) -> Result<Vec<Arc<Host>>>,
+    ) -> Result<Self> {
         netns::require_root()?;
         netns::sweep();
         docker::sweep();
@@ -40,9 +69,7 @@ impl Lab {
             .tempdir()
             .context("make the lab's folder")?;
         let switch = switch(&name)?;
-        let hosts = (1..=hosts)
-            .map(|number| host(&name, &switch, number, folder.path(), bpffs).map(Arc::new))
-            .collect::<Result<_>>()?;
+        let hosts = hosts(&name, &switch, folder.path())?;
         let etcd = Etcd::start(&switch, SWITCH, folder.path())?;
         Ok(Self {
             hosts,
@@ -90,4 +117,34 @@ fn host(name: &LabName, switch: &Netns, number: u8, folder: &Path, bpffs: Bpffs)
     host.ip("link set eth0 up")?;
     host.ip(&format!("route add default via {SWITCH}"))?;
     Ok(host)
+}
+
+/// A host that reaches etcd, and no other host yet.
+fn apart(name: &LabName, switch: &Netns, number: u8, folder: &Path) -> Result<Host> {
+    let label = format!("h{number}");
+    let folder = folder.join(&label);
+    fs::create_dir_all(&folder).context("make a host's folder")?;
+    let address = Ipv4Addr::new(198, 51, 100, 10 + number);
+    let host = Host::new(name, &label, address, folder, Bpffs::Missing)?;
+    let far = host.ns.name();
+    switch.ip(&format!(
+        "link add p{number} type veth peer name mgmt0 netns {far}"
+    ))?;
+    switch.ip(&format!("link set p{number} master br0 up"))?;
+    host.ip(&format!("address add 192.0.2.{}/24 dev mgmt0", 10 + number))?;
+    host.ip("link set mgmt0 up")?;
+    Ok(host)
+}
+
+fn cable(one: &Host, other: &Host) -> Result<()> {
+    let far = other.ns.name();
+    one.ip(&format!(
+        "link add eth0 type veth peer name eth0 netns {far}"
+    ))?;
+    for (host, peer) in [(one, other), (other, one)] {
+        host.ip(&format!("address add {}/24 dev eth0", host.address))?;
+        host.ip("link set eth0 up")?;
+        host.ip(&format!("route add default via {}", peer.address))?;
+    }
+    Ok(())
 }

@@ -1,5 +1,6 @@
-//! `cargo xtask`: set-up, run, demo, test, lint, tidy, ci.
+//! `cargo xtask`: set-up, run, demo, test, bench, lint, tidy, ci.
 
+mod bench;
 mod ci;
 mod demo;
 mod lint;
@@ -35,6 +36,8 @@ enum Verb {
     Demo(demo::Options),
     /// Run every test: units, properties, programs, namespaces.
     Test(test::Options),
+    /// Measure networks side by side: bare, routed, flannel's, ours.
+    Bench(bench::Options),
     /// Formatting, and clippy with warnings as errors.
     Lint,
     /// The rules of the tree.
@@ -58,6 +61,7 @@ fn dispatch(verb: Verb) -> anyhow::Result<ExitCode> {
     match verb {
         Verb::Setup => println!("setup: everything is in place"),
         Verb::Run(options) => return run::run(&options),
+        Verb::Bench(options) => return bench::run(&options),
         Verb::Demo(options) => return demo::run(&options),
         Verb::Test(options) => test::run(Lock::MayChange, &options)?,
         Verb::Lint => lint::run(Lock::MayChange)?,

@@ -30,6 +30,7 @@ pub(crate) struct Options {
 /// Crates whose tests run as anybody, as words for cargo.
 const UNITS: &[&[&str]] = &[
     &["-p", "xtask"],
+    &["-p", "weft-bench"],
     &["-p", "weft-common"],
     &["-p", "weft-tests", "--lib"],
 ];

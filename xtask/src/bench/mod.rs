@@ -1,0 +1,276 @@
+//! `cargo xtask bench`: networks side by side, measured in turn in short slices over several
+//! rounds, so that a machine that drifts drifts for all.
+
+mod figures;
+mod lanes;
+mod measures;
+mod plot;
+mod programs;
+mod table;
+mod worker;
+
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
+
+use anyhow::{Context as _, Result};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+use weft_bench::slice::Slice;
+use weft_tests::lab::Lab;
+
+use self::{
+    figures::Figures,
+    lanes::{KINDS, Kind, Lane, ensure_fast},
+    measures::{MEASURES, Measure, Wire},
+};
+use crate::{
+    shell,
+    toolchain::{Lock, Object, root, target},
+};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Fewer rounds of shorter slices: to see that it runs.
+    #[arg(long)]
+    quick: bool,
+    /// Rounds; each measures everything once in every lane.
+    #[arg(long)]
+    rounds: Option<u32>,
+    /// Only measurements whose name contains one of these.
+    #[arg(long)]
+    only: Vec<String>,
+    /// As what to print.
+    #[arg(short, long, value_parser = ["text", "json"], default_value = "text")]
+    output: String,
+    /// Write the figures and a picture of them into docs/.
+    #[arg(long)]
+    plot: bool,
+    /// Fail unless every target is met.
+    #[arg(long)]
+    assert: bool,
+}
+
+const QUICK: (u32, u64) = (3, 120);
+const WHOLE: (u32, u64) = (9, 300);
+
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    let weft = build(Lock::MayChange)?;
+    if !shell::is_root() {
+        return again_as_root(&weft);
+    }
+    let (rounds, millis) = if options.quick { QUICK } else { WHOLE };
+    let rounds = options.rounds.unwrap_or(rounds);
+    let chosen: Vec<&Measure> = MEASURES
+        .iter()
+        .filter(|measure| {
+            options.only.is_empty() || options.only.iter().any(|part| measure.name.contains(part))
+        })
+        .collect();
+    let report = measure(&weft, &chosen, rounds, millis)?;
+    if options.output == "json" {
+        println!("{}", serde_json::to_string_pretty(&report.json)?);
+    } else {
+        println!("{}", report.text);
+    }
+    if options.plot {
+        let docs = root().join("docs");
+        std::fs::create_dir_all(&docs).context("make docs/")?;
+        let text = serde_json::to_string_pretty(&report.json)?;
+        std::fs::write(docs.join("bench.json"), text + "\n").context("write docs/bench.json")?;
+        plot::draw(&docs.join("bench.svg"), &report.figures, &report.caption)?;
+    }
+    let (verdicts, all) = table::targets(&report.figures);
+    if options.assert {
+        println!("\n{verdicts}");
+        if !all {
+            return Ok(ExitCode::FAILURE);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+struct Report {
+    figures: Figures,
+    json: Value,
+    text: String,
+    caption: String,
+}
+
+/// The agent as users get it.
+fn build(lock: Lock) -> Result<PathBuf> {
+    if let Some(built) = std::env::var_os("WEFT_BIN") {
+        return Ok(built.into());
+    }
+    let mut cargo = lock.cargo(Object::Real, "build");
+    shell::run(cargo.args(["--release", "-p", "weft", "--bin", "weft"]))?;
+    Ok(target().join("release/weft"))
+}
+
+/// Built as the user, run as root.
+fn again_as_root(weft: &Path) -> Result<ExitCode> {
+    let me = std::env::current_exe().context("find this program")?;
+    let mut command = shell::as_root_with(&[("WEFT_BIN", weft.as_os_str())], me);
+    command.args(std::env::args_os().skip(1));
+    let status = command.status().context("run as root")?;
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+fn measure(weft: &Path, chosen: &[&Measure], rounds: u32, millis: u64) -> Result<Report> {
+    let pairs = u8::try_from(KINDS.len())?;
+    let lab = Lab::cabled("bench", pairs)?;
+    let mut lanes = Vec::new();
+    for (number, kind) in KINDS.iter().enumerate() {
+        eprintln!("bench: building {}", kind.name());
+        let lane = with_weft(weft, |weft| Lane::build(&lab, number, *kind, weft));
+        lanes.push(lane.with_context(|| format!("build the lane {}", kind.name()))?);
+    }
+    let before: Vec<_> = lanes.iter().map(Lane::counters).collect::<Result<_>>()?;
+    let mut figures = Figures::default();
+    let steps = u64::from(rounds) * u64::try_from(chosen.len() * lanes.len())?;
+    let bar = ProgressBar::new(steps);
+    bar.set_style(ProgressStyle::with_template(
+        "{bar:40} {pos}/{len} {msg}, {eta} left",
+    )?);
+    // Round 0 warms up: caches, neighbours, connections, the fast path's endpoints.
+    for measure in chosen {
+        for lane in &mut lanes {
+            slice(lane, measure, 20)?;
+        }
+    }
+    for round in 0..rounds {
+        for measure in chosen {
+            set_wires(&lanes, measure.wire)?;
+            let first = usize::try_from(round)?
+                .checked_rem(lanes.len())
+                .unwrap_or(0);
+            lanes.rotate_left(first);
+            for lane in &mut lanes {
+                bar.set_message(format!("{} on {}", measure.name, lane.kind.name()));
+                if lane.kind != Kind::WeftMany || measure.many {
+                    let sample = slice(lane, measure, millis)?;
+                    figures.add(lane.kind.name(), measure, sample);
+                }
+                bar.inc(1);
+            }
+        }
+    }
+    bar.finish_and_clear();
+    lanes.sort_by_key(|lane| lane.kind);
+    for (lane, before) in lanes.iter().zip(&before) {
+        ensure_fast(lane, before)?;
+    }
+    let costs = costs(&mut lanes, chosen)?;
+    Ok(report(figures, &costs, rounds, millis))
+}
+
+fn with_weft<T>(weft: &Path, build: impl FnOnce(&OsStr) -> Result<T>) -> Result<T> {
+    build(weft.as_os_str())
+}
+
+fn slice(lane: &mut Lane, measure: &Measure, millis: u64) -> Result<weft_bench::slice::Sample> {
+    let slice = Slice {
+        load: measure.load,
+        cores: measure.cores,
+        millis,
+    };
+    let sample = lane.pair.run(&slice);
+    sample.with_context(|| format!("{} on {}", measure.name, lane.kind.name()))
+}
+
+fn set_wires(lanes: &[Lane], wire: Wire) -> Result<()> {
+    lanes.iter().try_for_each(|lane| lane.set_wire(wire))
+}
+
+/// Nanoseconds a run of each program, by measurement, in the lane with hooks at the ports.
+fn costs(lanes: &mut [Lane], chosen: &[&Measure]) -> Result<Value> {
+    let mut by_measure = serde_json::Map::new();
+    if !programs::can_count() {
+        return Ok(Value::Null);
+    }
+    let _counting = programs::Counting::start()?;
+    let Some(lane) = lanes.iter_mut().find(|lane| lane.kind == Kind::Weft) else {
+        return Ok(Value::Null);
+    };
+    for measure in chosen {
+        lane.set_wire(measure.wire)?;
+        let before = programs::runs()?;
+        slice(lane, measure, 200)?;
+        let cost = programs::cost(&before, &programs::runs()?);
+        let each = cost
+            .into_iter()
+            .map(|(name, (runs, nanos))| (name, json!({ "runs": runs, "nanos": nanos })));
+        by_measure.insert(measure.name.to_owned(), each.collect());
+    }
+    Ok(Value::Object(by_measure))
+}
+
+fn report(figures: Figures, costs: &Value, rounds: u32, millis: u64) -> Report {
+    let lanes: Vec<&'static str> = KINDS.iter().map(|kind| kind.name()).collect();
+    let machine = machine();
+    let date = date();
+    let kernel = kernel();
+    let caption = format!("{machine}, Linux {kernel}, {date}; {rounds} rounds of {millis} ms");
+    let mut json = figures.json(&lanes);
+    if let Value::Object(fields) = &mut json {
+        fields.insert("schema".to_owned(), json!("weft/bench/v1"));
+        fields.insert("machine".to_owned(), json!(machine));
+        fields.insert("kernel".to_owned(), json!(kernel));
+        fields.insert("date".to_owned(), json!(date));
+        fields.insert("rounds".to_owned(), json!(rounds));
+        fields.insert("slice_ms".to_owned(), json!(millis));
+        fields.insert("programs".to_owned(), costs.clone());
+    }
+    let text = format!(
+        "{caption}\n\nrates (median, half of the whole spread)\n{}\n\nCPU of both hosts\n{}\n\nprograms, ns a run\n{}",
+        table::rates(&figures, &lanes),
+        table::cpu(&figures, &lanes),
+        costs_text(costs),
+    );
+    Report {
+        figures,
+        json,
+        text,
+        caption,
+    }
+}
+
+fn costs_text(costs: &Value) -> String {
+    let Value::Object(by_measure) = costs else {
+        return "not counted by this kernel".to_owned();
+    };
+    let line = |(measure, programs): (&String, &Value)| {
+        let programs = programs.as_object().into_iter().flatten();
+        let each = programs.map(|(name, cost)| {
+            let nanos = cost.get("nanos").and_then(Value::as_f64).unwrap_or(0.0);
+            format!("{name} {nanos:.0}")
+        });
+        format!("{measure:<15}{}", each.collect::<Vec<_>>().join(", "))
+    };
+    by_measure.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn machine() -> String {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = text
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .map_or("unknown processor", |rest| {
+            rest.trim_start_matches(['\t', ':', ' '])
+        });
+    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    format!("{cores} cores of {model}")
+}
+
+fn kernel() -> String {
+    let text = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    text.trim().split('-').next().unwrap_or_default().to_owned()
+}
+
+fn date() -> String {
+    let date = shell::output(Command::new("date").args(["-u", "+%Y-%m-%d"]));
+    date.unwrap_or_default().trim().to_owned()
+}
