@@ -98,3 +98,32 @@ fn connections_of_the_stack_become_fast_and_survive_the_way_back() -> Result<()>
     );
     Ok(())
 }
+
+#[test]
+fn where_conntrack_takes_up_nothing_the_stack_keeps_its_connections() -> Result<()> {
+    let plan = Plan {
+        datapath: "kernel",
+        ..Plan::new("strict")
+    };
+    let mut world = World::start(&plan)?;
+    for node in &world.nodes {
+        let invalid = "-m conntrack --ctstate INVALID -j DROP";
+        node.host.run(&format!("iptables -I FORWARD {invalid}"))?;
+        let loose = "net/netfilter/nf_conntrack_tcp_loose";
+        node.host.ns.sysctl(loose, "0")?;
+    }
+    let (a, b) = world.pair()?;
+    let load = Load::start(a, b, Duration::from_secs(10))?;
+    wait::until_true("conntrack is assured of the load", PATIENCE, || {
+        Ok((0..2).all(|index| tracked(&world, index, "[ASSURED]").is_ok_and(|count| count == 2)))
+    })?;
+    restart_all(&mut world, "ebpf")?;
+    for index in 0..2 {
+        let status = world.node(index)?.host.status()?.to_string();
+        ensure!(status.contains("nf_conntrack_tcp_loose is 0"), "{status}");
+        ensure!(!flows(&world, index)?.contains("taken"), "{status}");
+    }
+    load.finish()?.ensure_lossless()?;
+    ensure!(tracked(&world, 0, "")? == 2, "conntrack was made to forget");
+    Ok(())
+}

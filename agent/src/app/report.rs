@@ -161,6 +161,15 @@ pub fn status(ground: &Status, told: &Told) -> Status {
             let ports = report.kept_ports.iter().map(|(port, why)| (port, why));
             components.push(Component::good("kept_ports", listed(ports)));
         }
+        components.push(if report.strict_tcp {
+            Component::bad(
+                "fallback",
+                "nf_conntrack_tcp_loose is 0: a fast TCP connection that must go back to the stack \
+                 dies there; set it to 1",
+            )
+        } else {
+            Component::good("fallback", "conntrack takes up what was fast")
+        });
         components.push(programs(report));
         components.push(match &report.flows {
             Some(Ok(detail)) => Component::good("flows", detail),

@@ -126,9 +126,11 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
                     Err(error) => self.memory.complain(&mut failures, error.to_string()),
                 }
             }
-            let promotion = match self.sysctls.picks_up_tcp() {
-                Ok(true) if report.allowed.harmless => Promotion::Allowed,
-                Ok(_) | Err(_) => Promotion::Forbidden,
+            report.strict_tcp = !self.sysctls.picks_up_tcp().unwrap_or(false);
+            let promotion = if report.allowed.harmless && !report.strict_tcp {
+                Promotion::Allowed
+            } else {
+                Promotion::Forbidden
             };
             let flows = &mut self.memory.flows;
             flows.tend(datapath, &self.netlink, promotion).await;

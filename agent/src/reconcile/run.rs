@@ -99,6 +99,8 @@ pub struct Report {
     pub overlay_mtu: Option<u32>,
     /// State of the flow record, in words; `Err` when it is not kept.
     pub flows: Option<Result<String, String>>,
+    /// Conntrack takes up no TCP connection in mid-stream, or that cannot be read.
+    pub strict_tcp: bool,
     /// Operations since the start.
     pub operations: u64,
 }
