@@ -234,9 +234,18 @@ pub struct BenchArgs {
     /// Runs the slices that come by lines of JSON, instead of the built-in ones.
     #[arg(long, hide = true, requires = "peer")]
     pub worker: bool,
+    /// Beside the overlay only: no container is made.
+    #[arg(long)]
+    pub host_only: bool,
+    /// Where the agent writes what containers need to know.
+    #[arg(long, default_value = "/run/flannel/subnet.env")]
+    pub subnet_file: PathBuf,
     /// Length of each measurement, in milliseconds.
-    #[arg(long, default_value_t = 1000, requires = "peer")]
+    #[arg(long, default_value_t = 500)]
     pub millis: u64,
+    /// How often each is made.
+    #[arg(long, default_value_t = 3)]
+    pub rounds: u32,
     /// As what to print.
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     pub output: Output,

@@ -32,6 +32,15 @@ impl Client {
         })
     }
 
+    /// Where the server's other end waits, inside the overlay.
+    pub fn overlay(&mut self) -> Result<Option<IpAddr>> {
+        self.control.send(&Request::Overlay)?;
+        match self.control.receive()? {
+            Answer::Overlay(address) => Ok(address),
+            _ => bail!("the server answers out of order"),
+        }
+    }
+
     /// Runs a slice.
     pub fn run(&mut self, slice: Slice) -> Result<Sample> {
         let pairs = 0..usize::from(slice.load.width());
@@ -40,13 +49,12 @@ impl Client {
         let ports = match self.control.receive()? {
             Answer::Ready(ports) => ports,
             Answer::Refused(why) => bail!("the server refuses: {why}"),
-            Answer::Outcome { .. } => bail!("the server answers out of order"),
+            Answer::Outcome { .. } | Answer::Overlay(_) => {
+                bail!("the server answers out of order")
+            }
         };
         let (tally, busy) = self.load(slice, &ports)?;
         self.control.send(&Request::Done)?;
-        if slice.load == Load::Crr {
-            rr::crr_wake(self.to, &ports);
-        }
         let Answer::Outcome {
             count,
             nanos,

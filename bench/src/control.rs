@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
-    net::TcpStream,
+    net::{IpAddr, TcpStream},
     time::Duration,
 };
 
@@ -23,6 +23,8 @@ pub(crate) enum Request {
     Prepare(Slice),
     /// The client has ended.
     Done,
+    /// Where is your end inside the overlay?
+    Overlay,
 }
 
 /// From the server.
@@ -32,6 +34,8 @@ pub(crate) enum Answer {
     Ready(Vec<u16>),
     /// What arrived, in how many nanoseconds, and the machine's CPU time meanwhile.
     Outcome { count: u64, nanos: u64, busy: f64 },
+    /// There, if anywhere.
+    Overlay(Option<IpAddr>),
     /// It cannot be done.
     Refused(String),
 }

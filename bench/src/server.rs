@@ -19,12 +19,13 @@ use crate::{
 const LONGEST: u64 = 600_000;
 const WIDEST: u16 = 1024;
 
-/// Waits for clients until the process ends. Each has a thread of its own.
-pub fn serve(listener: &TcpListener) -> Result<()> {
+/// Waits for clients until the process ends. Each has a thread of its own. `overlay` is where
+/// another server of this process waits inside the overlay.
+pub fn serve(listener: &TcpListener, overlay: Option<IpAddr>) -> Result<()> {
     loop {
         let (stream, client) = listener.accept().context("accept a client")?;
         thread::spawn(move || {
-            if let Err(error) = attend(stream) {
+            if let Err(error) = attend(stream, overlay) {
                 eprintln!("weft bench: {client}: {error:#}");
             }
         });
@@ -32,18 +33,23 @@ pub fn serve(listener: &TcpListener) -> Result<()> {
 }
 
 /// Slices until the client hangs up.
-fn attend(stream: TcpStream) -> Result<()> {
+fn attend(stream: TcpStream, overlay: Option<IpAddr>) -> Result<()> {
     let at = stream.local_addr()?.ip();
     let mut control = Control::new(stream)?;
     while let Ok(request) = control.receive() {
-        let Request::Prepare(slice) = request else {
-            bail!("it ended a slice that had not begun");
+        let slice = match request {
+            Request::Prepare(slice) => slice,
+            Request::Overlay => {
+                control.send(&Answer::Overlay(overlay))?;
+                continue;
+            }
+            Request::Done => bail!("it ended a slice that had not begun"),
         };
         let over = Over::default();
-        let crew = match prepare(at, slice, &over) {
+        let (ports, crew) = match prepare(at, slice, &over) {
             Ok((ports, crew)) => {
-                control.send(&Answer::Ready(ports))?;
-                crew
+                control.send(&Answer::Ready(ports.clone()))?;
+                (ports, crew)
             }
             Err(error) => {
                 control.send(&Answer::Refused(format!("{error:#}")))?;
@@ -54,7 +60,10 @@ fn attend(stream: TcpStream) -> Result<()> {
         let done = control.receive::<Request>();
         let busy = place::busy()? - before;
         // Whatever became of the client, its threads end.
-        over.store(true, Ordering::Relaxed);
+        over.store(true, Ordering::SeqCst);
+        if slice.load == Load::Crr {
+            rr::crr_wake(at, &ports);
+        }
         if !matches!(done, Ok(Request::Done)) {
             return Ok(());
         }

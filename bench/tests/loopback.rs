@@ -13,7 +13,7 @@ use weft_bench::{
 fn serve() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let at = listener.local_addr().unwrap();
-    std::thread::spawn(move || server::serve(&listener));
+    std::thread::spawn(move || server::serve(&listener, None));
     at
 }
 

@@ -84,13 +84,14 @@ impl Etcd {
         self.ctl(&["put", key, value]).map(drop)
     }
 
-    /// Many keys, a hundred a transaction. Neither keys nor values may hold a single quote.
+    /// Many keys, a hundred a transaction.
     pub fn put_all(&self, pairs: &[(String, String)]) -> Result<()> {
         for some in pairs.chunks(100) {
             // etcdctl reads compares, then what to do, then what else, each ended by an empty line.
             let mut text = String::from("\n");
             for (key, value) in some {
-                text.push_str(&format!("put {key} '{value}'\n"));
+                // As a Go string, whose quotes are escaped as Rust's are.
+                text.push_str(&format!("put {key} {value:?}\n"));
             }
             text.push_str("\n\n");
             let mut command = self.client()?;

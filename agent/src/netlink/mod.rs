@@ -11,6 +11,7 @@ use crate::model::peer::Hop;
 pub mod conntrack;
 #[cfg(any(test, feature = "fakes"))]
 pub mod fake;
+pub mod guest;
 mod host;
 pub mod kernel;
 pub mod nftables;

@@ -43,7 +43,7 @@ pub(crate) type Crew = Vec<JoinHandle<Result<Tally>>>;
 pub(crate) type Over = Arc<AtomicBool>;
 
 pub(crate) fn is_over(over: &Over) -> bool {
-    over.load(Ordering::Relaxed)
+    over.load(Ordering::SeqCst)
 }
 
 /// What the threads of the client share.

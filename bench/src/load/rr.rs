@@ -151,8 +151,7 @@ pub(crate) fn crr_server(at: IpAddr, cores: Cores, over: &Over) -> Result<(Vec<u
     Ok((ports, vec![thread]))
 }
 
-/// The client's end. A last connection to each listener, which the server does not answer, lets it
-/// see that the slice is over.
+/// The client's end.
 pub(crate) fn crr_client(to: IpAddr, ports: &[u16], cores: Cores, start: &Start) -> Crew {
     let targets: Vec<SocketAddr> = ports.iter().map(|port| (to, *port).into()).collect();
     let start = start.clone();
@@ -170,7 +169,7 @@ pub(crate) fn crr_client(to: IpAddr, ports: &[u16], cores: Cores, start: &Start)
     })]
 }
 
-/// Lets a server that waits for a connection see that the slice is over.
+/// Lets our own end, which waits for a connection, see that the slice is over.
 pub(crate) fn crr_wake(to: IpAddr, ports: &[u16]) {
     for port in ports {
         drop(TcpStream::connect_timeout(&(to, *port).into(), LOST));

@@ -63,7 +63,7 @@ impl Pair {
     pub(super) fn start(weft: &OsStr, client: &dyn Place, server: &dyn Place) -> Result<Self> {
         let at = server.address().to_string();
         let mut waits = server.inside(weft);
-        waits.args(["bench", "--server", "--bind", &at]);
+        waits.args(["bench", "--server", "--host-only", "--bind", &at]);
         let server = Process::start(waits, "listening")?;
         let mut asks = client.inside(weft);
         asks.args(["bench", "--worker", "--peer", &at]);
