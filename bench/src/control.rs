@@ -62,6 +62,14 @@ impl Control {
         stream.write_all(&line).context("write to the other side")
     }
 
+    /// As [`Self::receive`], for as long as the other side thinks.
+    pub(crate) fn wait<T: DeserializeOwned>(&mut self) -> Result<T> {
+        self.reader.get_ref().set_read_timeout(None)?;
+        let answer = self.receive();
+        self.reader.get_ref().set_read_timeout(Some(PATIENCE))?;
+        answer
+    }
+
     pub(crate) fn receive<T: DeserializeOwned>(&mut self) -> Result<T> {
         let mut line = String::new();
         let mut limited = std::io::Read::take(&mut self.reader, MOST);

@@ -36,7 +36,7 @@ pub fn serve(listener: &TcpListener, overlay: Option<IpAddr>) -> Result<()> {
 fn attend(stream: TcpStream, overlay: Option<IpAddr>) -> Result<()> {
     let at = stream.local_addr()?.ip();
     let mut control = Control::new(stream)?;
-    while let Ok(request) = control.receive() {
+    while let Ok(request) = control.wait() {
         let slice = match request {
             Request::Prepare(slice) => slice,
             Request::Overlay => {

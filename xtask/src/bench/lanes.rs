@@ -1,6 +1,6 @@
 //! The networks that stand side by side: each a pair of hosts on a cable of its own.
 
-use std::{ffi::OsStr, net::Ipv4Addr, sync::Arc};
+use std::{ffi::OsStr, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use ipnet::Ipv4Net;
@@ -13,12 +13,15 @@ use weft_tests::{
     kernel_host::{KernelHost, lease_key},
     lab::Lab,
     subnet_env::SubnetEnv,
+    wait,
 };
 
 use super::{measures::Wire, worker::Pair};
 
 /// Leases of nodes that are not there.
 const MANY: u32 = 10_000;
+/// Until an agent knows them all, on a machine that builds five other lanes.
+const MANY_LIMIT: Duration = Duration::from_secs(90);
 
 /// What carries packets in a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -206,7 +209,9 @@ fn ours(
     }
     for agent in agents {
         envs.push(agent.ready()?);
-        agent.knows(peers)?;
+        let what = format!("the agent on {} knows {peers} peers", agent.host.label);
+        wait::until_true(&what, MANY_LIMIT, || Ok(agent.host.peers()?.len() == peers))
+            .with_context(|| agent.tail())?;
     }
     Ok(envs)
 }
