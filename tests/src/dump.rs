@@ -38,6 +38,13 @@ impl Counters {
         }
     }
 
+    /// Packets that met this reason at this hook.
+    pub fn of(&self, hook: &str, reason: &str) -> u64 {
+        let mut all = self.counters.iter();
+        let found = all.find(|counter| counter.hook == hook && counter.reason == reason);
+        found.map_or(0, |counter| counter.packets)
+    }
+
     /// One line for each counter that is not zero.
     pub fn lines(&self) -> String {
         let shown = self.counters.iter().filter(|counter| counter.packets > 0);
@@ -133,6 +140,17 @@ impl Host {
     pub fn status(&self) -> Result<Value> {
         let (code, text, errors) = self.weft(&["status", "-o", "json"])?;
         serde_json::from_str(&text).with_context(|| format!("status: {code} {text} {errors}"))
+    }
+
+    /// Whether packets may be taken (`on` or `off`), and why.
+    pub fn fast_path(&self) -> Result<(String, String)> {
+        let status = self.status()?;
+        let field = |name: &str| -> Result<String> {
+            let value = status.pointer(&format!("/mode/{name}"));
+            let value = value.and_then(Value::as_str).context("a mode")?;
+            Ok(value.to_owned())
+        };
+        Ok((field("fast_path")?, field("why")?))
     }
 
     pub fn counters(&self) -> Result<Counters> {

@@ -14,7 +14,7 @@ use crate::{
     command,
     container::Place,
     paths,
-    report::{Ping, Tcp, Udp},
+    report::{Asked, Ping, Tcp, Udp},
 };
 
 /// A probe at work: ended when dropped, or waited for.
@@ -96,7 +96,7 @@ pub fn serve(place: &dyn Place, arguments: &str) -> Result<Running> {
     Running::serve(prepare(place, arguments)?)
 }
 
-fn prepare(place: &dyn Place, arguments: &str) -> Result<Command> {
+pub(crate) fn prepare(place: &dyn Place, arguments: &str) -> Result<Command> {
     let mut command = place.inside(paths::probe()?.as_os_str());
     command.args(arguments.split_whitespace());
     Ok(command)
@@ -182,4 +182,25 @@ pub fn ask(from: &dyn Place, to: &dyn Place, port: u16) -> Result<Ipv4Addr> {
 /// Echo requests with further `flags` of the probe's `ping`.
 pub fn ping(from: &dyn Place, to: Ipv4Addr, flags: &str) -> Result<Ping> {
     start(from, &format!("ping --to {to} {flags}"))?.report()
+}
+
+/// Questions to a UDP echo server from a port of `from`, with further `flags` of the probe.
+pub fn ask_udp(from: &dyn Place, port: u16, to: SocketAddrV4, flags: &str) -> Result<Running> {
+    let bind = SocketAddrV4::new(from.address(), port);
+    start(from, &format!("udp-ask --bind {bind} --to {to} {flags}"))
+}
+
+/// Connections from one port of `from`, one after the other, to a server that closes first.
+pub fn reuse(from: &dyn Place, port: u16, to: SocketAddrV4, count: u32) -> Result<Asked> {
+    let bind = SocketAddrV4::new(from.address(), port);
+    start(from, &format!("tcp-reuse {bind} {to} {count}"))?.report()
+}
+
+/// Fails unless every question was answered.
+pub fn ensure_answered(what: &str, asked: &Asked) -> Result<()> {
+    ensure!(
+        asked.asked > 0 && asked.answered == asked.asked,
+        "{what}: {asked:?}"
+    );
+    Ok(())
 }

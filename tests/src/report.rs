@@ -25,6 +25,33 @@ impl Udp {
     }
 }
 
+/// Questions and what came back.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    pub asked: u32,
+    pub answered: u32,
+    /// An ICMP error said that nobody listens.
+    pub refused: u32,
+    /// The first other error.
+    pub trouble: Option<String>,
+}
+
+/// One round with all that a probe holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Round {
+    pub held: u64,
+    pub answered: u64,
+    /// Why the first of the others did not answer.
+    pub trouble: Option<String>,
+}
+
+impl Round {
+    /// All answered, and there were that many.
+    pub fn is_complete(&self, held: u64) -> bool {
+        self.held == held && self.answered == held
+    }
+}
+
 /// A transfer over one TCP connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tcp {

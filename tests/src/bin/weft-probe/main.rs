@@ -1,8 +1,11 @@
 //! `weft-probe`: the measuring programs that run inside a container's namespace.
 //! Each prints one line of JSON, or frames in hexadecimal, and nothing else.
 
+mod ask;
+mod brief;
 mod capture;
 mod frames;
+mod many;
 mod ping;
 mod sys;
 mod tcp;
@@ -22,6 +25,18 @@ use serde::Serialize;
 enum Cli {
     /// Send and receive numbered packets on one socket.
     Udp(UdpOptions),
+    /// Send back every datagram to whom it came from.
+    UdpEcho { bind: SocketAddrV4 },
+    /// Ask an echo server, one question after the other.
+    UdpAsk(AskOptions),
+    /// Print what comes: the source and the content, a datagram a line.
+    UdpListen { bind: SocketAddrV4 },
+    /// Send one datagram.
+    UdpSay {
+        bind: SocketAddrV4,
+        to: SocketAddrV4,
+        text: String,
+    },
     /// Accept connections: hash what comes and answer with the hash.
     TcpSink { bind: SocketAddrV4 },
     /// Send hashed content to a sink.
@@ -30,6 +45,21 @@ enum Cli {
     TcpEcho { bind: SocketAddrV4 },
     /// Send one line to an echo server and expect it back.
     TcpAsk { bind: Ipv4Addr, to: SocketAddrV4 },
+    /// Accept connections, answer one line, and close before the client does.
+    TcpBrief { bind: SocketAddrV4 },
+    /// Talk to such a server again and again from one port.
+    TcpReuse {
+        bind: SocketAddrV4,
+        to: SocketAddrV4,
+        count: u32,
+    },
+    /// Hold many connections to an echo server; obeys "open NUMBER" and "round" on standard input.
+    TcpMany { bind: Ipv4Addr, to: SocketAddrV4 },
+    /// The same with UDP, from one port upwards.
+    UdpMany {
+        bind: SocketAddrV4,
+        to: SocketAddrV4,
+    },
     /// Echo requests with a chosen size, TTL and DF.
     Ping(PingOptions),
     /// Print the frames of one interface until killed.
@@ -55,6 +85,25 @@ struct UdpOptions {
     /// How long to wait for the other side to appear.
     #[arg(long, default_value_t = 10)]
     patience: u64,
+}
+
+#[derive(Debug, Args)]
+struct AskOptions {
+    #[arg(long)]
+    bind: SocketAddrV4,
+    #[arg(long)]
+    to: SocketAddrV4,
+    #[arg(long, default_value_t = 1)]
+    count: u32,
+    /// Between an answer and the next question.
+    #[arg(long, default_value_t = 0)]
+    pause_ms: u64,
+    /// Bytes of payload.
+    #[arg(long, default_value_t = 16)]
+    size: usize,
+    /// How long to wait for each answer.
+    #[arg(long, default_value_t = 1000)]
+    patience_ms: u64,
 }
 
 #[derive(Debug, Args)]
@@ -119,10 +168,18 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<()> {
     match cli {
         Cli::Udp(options) => print(&udp::exchange(&options)?),
+        Cli::UdpEcho { bind } => ask::echo(bind),
+        Cli::UdpAsk(options) => print(&ask::ask(&options)?),
+        Cli::UdpListen { bind } => ask::listen(bind),
+        Cli::UdpSay { bind, to, text } => ask::say(bind, to, &text),
         Cli::TcpSink { bind } => tcp::sink(bind),
         Cli::TcpSend(options) => print(&tcp::send(&options)?),
         Cli::TcpEcho { bind } => tcp::echo(bind),
         Cli::TcpAsk { bind, to } => tcp::ask(bind, to),
+        Cli::TcpBrief { bind } => tcp::brief(bind),
+        Cli::TcpReuse { bind, to, count } => print(&brief::reuse(bind, to, count)?),
+        Cli::TcpMany { bind, to } => many::tcp(bind, to),
+        Cli::UdpMany { bind, to } => many::udp(bind, to),
         Cli::Ping(options) => print(&ping::ping(&options)?),
         Cli::Capture { interface } => capture::frames(&interface),
         Cli::Frames(options) => frames::run(&options),

@@ -140,6 +140,20 @@ pub(crate) fn echo(bind: SocketAddrV4) -> Result<()> {
     })
 }
 
+/// Who closes first keeps the connection in TIME_WAIT: here it is the server.
+pub(crate) fn brief(bind: SocketAddrV4) -> Result<()> {
+    serve(bind, |mut stream| {
+        let mut line = String::new();
+        BufReader::new(stream.try_clone()?)
+            .read_line(&mut line)
+            .context("read a line")?;
+        stream
+            .write_all(line.as_bytes())
+            .context("answer the client")?;
+        stream.shutdown(Shutdown::Both).context("close first")
+    })
+}
+
 /// Prints what the server answers: the line, and whom it saw.
 pub(crate) fn ask(from: Ipv4Addr, to: SocketAddrV4) -> Result<()> {
     let socket = socket(
