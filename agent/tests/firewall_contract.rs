@@ -18,6 +18,7 @@ use self::netns::{in_fresh_netns, run};
 const CONFIG: FirewallConfig = FirewallConfig {
     network: Ipv4Net::new_assert(std::net::Ipv4Addr::new(10, 5, 0, 0), 16),
     subnet: Ipv4Net::new_assert(std::net::Ipv4Addr::new(10, 5, 1, 0), 24),
+    vni: 1,
     masquerade: true,
     random_fully: true,
     forward: true,
@@ -42,7 +43,7 @@ fn chain(kind: &str, table: &str, chain: &str) -> Vec<String> {
 
 fn is_first(kind: &str) -> bool {
     let rules = chain(kind, "nat", "POSTROUTING");
-    rules[0].contains("-s 10.5.1.0/24 -d 10.5.0.0/16")
+    rules[0].contains("-s 10.5.1.0/24 -d 10.5.0.0/16 -o flannel.1 ")
         && rules[0].contains("weft: containers keep their address")
 }
 

@@ -255,6 +255,7 @@ fn spawn_firewall(
         let rules = FirewallConfig {
             network: network.network,
             subnet,
+            vni: network.vni.get(),
             masquerade: config.masquerade,
             random_fully: config.random_fully,
             forward: config.forward,

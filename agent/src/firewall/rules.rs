@@ -5,6 +5,8 @@ use ipnet::Ipv4Net;
 
 /// Comment of our own rule, by which it is found again.
 const OWN_COMMENT: &str = "weft: containers keep their address";
+/// kube-proxy's mark on what it will masquerade by itself.
+const KUBE_MARK: &str = "0x4000/0x4000";
 const MASQ_COMMENT: &str = "flanneld masq";
 const FORWARD_COMMENT: &str = "flanneld forward";
 
@@ -15,6 +17,8 @@ pub struct FirewallConfig {
     pub network: Ipv4Net,
     /// This node's slice.
     pub subnet: Ipv4Net,
+    /// VXLAN network identifier, which names the overlay's device.
+    pub vni: u32,
     /// Rewrite the source of what leaves the overlay (`--ip-masq`).
     pub masquerade: bool,
     /// Choose the new source port at random.
@@ -45,6 +49,7 @@ impl Wanted {
         let FirewallConfig {
             network,
             subnet,
+            vni,
             masquerade,
             random_fully,
             forward,
@@ -52,8 +57,10 @@ impl Wanted {
         let (network, subnet) = (network.trunc(), subnet.trunc());
         let mut wanted = Self::none();
         let [nat, filter] = &mut wanted;
+        // Only what others rewrite for no reason: a container that reaches itself through a service,
+        // and what kube-proxy marks, must be masqueraded.
         nat.first = Some(format!(
-            "-s {subnet} -d {network} {} -j RETURN",
+            "-s {subnet} -d {network} -o flannel.{vni} -m mark ! --mark {KUBE_MARK} {} -j RETURN",
             commented(OWN_COMMENT)
         ));
         if *masquerade {
@@ -206,8 +213,7 @@ fn masquerade_rules(network: Ipv4Net, subnet: Ipv4Net, random_fully: bool) -> Ve
         false => "MASQUERADE",
     };
     vec![
-        // kube-proxy's mark: it masquerades by itself.
-        format!("-m mark --mark 0x4000/0x4000 {comment} -j RETURN"),
+        format!("-m mark --mark {KUBE_MARK} {comment} -j RETURN"),
         format!("-s {subnet} -d {network} {comment} -j RETURN"),
         format!("-s {network} -d {subnet} {comment} -j RETURN"),
         format!("! -s {network} -d {subnet} {comment} -j RETURN"),

@@ -5,13 +5,14 @@ use super::*;
 const CONFIG: FirewallConfig = FirewallConfig {
     network: Ipv4Net::new_assert(std::net::Ipv4Addr::new(10, 5, 0, 0), 16),
     subnet: Ipv4Net::new_assert(std::net::Ipv4Addr::new(10, 5, 1, 0), 24),
+    vni: 1,
     masquerade: true,
     random_fully: true,
     forward: true,
 };
 
-const OWN: &str = "-s 10.5.1.0/24 -d 10.5.0.0/16 -m comment \
-                   --comment \"weft: containers keep their address\" -j RETURN";
+const OWN: &str = "-s 10.5.1.0/24 -d 10.5.0.0/16 -o flannel.1 -m mark ! --mark 0x4000/0x4000 \
+                   -m comment --comment \"weft: containers keep their address\" -j RETURN";
 
 fn nat(config: &FirewallConfig) -> Wanted {
     let [nat, _] = Wanted::all(config);
