@@ -114,3 +114,24 @@ impl Place for HostAt {
         self.host.command(program)
     }
 }
+
+/// A namespace that is no host of the overlay, under one of its addresses.
+#[derive(Clone, Copy, Debug)]
+pub struct Outside<'a> {
+    pub ns: &'a Netns,
+    pub address: Ipv4Addr,
+}
+
+impl Place for Outside<'_> {
+    fn name(&self) -> String {
+        self.ns.name().to_owned()
+    }
+
+    fn address(&self) -> Ipv4Addr {
+        self.address
+    }
+
+    fn inside(&self, program: &OsStr) -> Command {
+        self.ns.command(program)
+    }
+}

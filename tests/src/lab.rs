@@ -5,6 +5,7 @@ use std::{fs, net::Ipv4Addr, path::Path, sync::Arc};
 use anyhow::{Context as _, Result};
 
 use crate::{
+    container::Outside,
     docker,
     etcd::Etcd,
     host::{Bpffs, Host},
@@ -85,6 +86,14 @@ impl Lab {
             .get(index)
             .cloned()
             .with_context(|| format!("host {index} of the lab"))
+    }
+
+    /// The switch's own stack, which belongs to no overlay.
+    pub fn outside(&self) -> Outside<'_> {
+        Outside {
+            ns: &self.switch,
+            address: SWITCH,
+        }
     }
 
     pub fn folder(&self) -> &Path {

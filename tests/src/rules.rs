@@ -46,19 +46,23 @@ pub fn feed(host: &Host, program: &str, text: &str) -> Result<()> {
     fed.map(drop).with_context(|| text.to_owned())
 }
 
-/// Makes these the services of the host; earlier ones of the same tool go.
+/// Makes these the services of the host.
 pub fn serve(host: &Host, tool: Tool, services: &[Service]) -> Result<()> {
     match tool {
-        Tool::Iptables => {
-            // A chain that a restore names is emptied, but a jump is added a second time.
-            for (parent, chain) in JUMPS {
-                // There is none before the first time.
-                let _ = host.run(&format!("iptables -t nat -D {parent} -j {chain}"));
-            }
-            feed(host, "iptables-restore --noflush", &iptables(services))
-        }
+        Tool::Iptables => feed(host, "iptables-restore --noflush", &iptables(services)),
         Tool::Nft => feed(host, "nft -f", &nft(services)),
     }
+}
+
+/// Takes the services of this tool away.
+pub fn forget(host: &Host, tool: Tool) -> Result<()> {
+    if tool == Tool::Nft {
+        return host.run("nft delete table ip services").map(drop);
+    }
+    for (parent, chain) in JUMPS {
+        host.run(&format!("iptables -t nat -D {parent} -j {chain}"))?;
+    }
+    Ok(())
 }
 
 const JUMPS: [(&str, &str); 3] = [
@@ -115,9 +119,7 @@ fn iptables(services: &[Service]) -> String {
 }
 
 fn nft(services: &[Service]) -> String {
-    // Named first, so that there is something to delete.
-    let mut text = String::from("table ip services\ndelete table ip services\n");
-    line(&mut text, "table ip services {\n chain services {");
+    let mut text = String::from("table ip services {\n chain services {\n");
     for service in services {
         let Service {
             at,

@@ -1,6 +1,8 @@
 //! The stack's flows stay the stack's: what conntrack follows or translates never changes its way
 //! in mid-stream, whatever comes and goes around it.
 
+mod nodes;
+mod services;
 mod survive;
 
 use anyhow::{Context as _, Result};
