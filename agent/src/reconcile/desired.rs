@@ -15,6 +15,7 @@ use weft_common::{
     stats::Hook,
 };
 
+pub use self::peers::obstacles;
 use self::peers::{peer_entry, peers};
 use super::underlay::Underlay;
 use crate::{

@@ -15,7 +15,7 @@ use weft_common::{
 
 use super::{
     allow::{Place, foreign, kept_ports},
-    desired::{Desired, Guard, View, desired},
+    desired::{Desired, Guard, View, desired, obstacles},
     flowkeeper::{FlowKeeper, Promotion},
     hops::Hops,
     plan::{Plan, plan, records},
@@ -208,6 +208,10 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
         });
         report.kept_ports = kept_ports(&host, &desired.datapath.attachments, &foreign);
         report.allowed = allowed;
+        // For the status; what the programs may take follows from the ways themselves.
+        for (vtep, why) in obstacles(memory.hops.reached(), &host, &device) {
+            report.allowed.kernel_only.entry(vtep).or_insert(why);
+        }
         let locals = desired.datapath.locals.keys().copied();
         memory.flows.scope(&self.network, own, locals);
         let mut plan = plan(&desired, &host, seen.as_ref());

@@ -12,7 +12,13 @@ use weft_common::{
 };
 
 use super::View;
-use crate::model::{net::Subnet, peer::Peer};
+use crate::{
+    model::{
+        net::Subnet,
+        peer::{Hop, Peer},
+    },
+    netlink::ObservedHost,
+};
 
 /// The other nodes, and the leases that cannot be peers.
 pub(super) fn peers(view: &View<'_>) -> (BTreeMap<Subnet, Peer>, BTreeMap<Subnet, &'static str>) {
@@ -45,6 +51,34 @@ pub(super) fn peers(view: &View<'_>) -> (BTreeMap<Subnet, Peer>, BTreeMap<Subnet
     (peers, ignored)
 }
 
+/// Nodes to which the programs have no way, and why.
+#[must_use]
+pub fn obstacles(
+    hops: &BTreeMap<IpAddr, Hop>,
+    host: &ObservedHost,
+    device: &str,
+) -> BTreeMap<Ipv4Addr, String> {
+    let named = |(vtep, hop): (&IpAddr, &Hop)| match vtep {
+        IpAddr::V4(vtep) => Some((*vtep, obstacle(hop, host, device)?)),
+        IpAddr::V6(_) => None,
+    };
+    hops.iter().filter_map(named).collect()
+}
+
+/// Why a way is none for the programs.
+fn obstacle(hop: &Hop, host: &ObservedHost, device: &str) -> Option<String> {
+    if let Some(IpAddr::V6(gateway)) = hop.gateway {
+        return Some(format!("its route has the IPv6 gateway {gateway}"));
+    }
+    match host.links.get(&hop.link) {
+        // The kernel drops what goes there.
+        Some(link) if link.name == device => Some(format!("its route leads into {device} itself")),
+        Some(link) if !link.ethernet => Some(format!("{} is not Ethernet", link.name)),
+        Some(_) => None,
+        None => Some("its route's device is not known yet".to_owned()),
+    }
+}
+
 /// A peer without a route is known to the guard, and left to the kernel.
 pub(super) fn peer_entry(
     view: &View<'_>,
@@ -75,14 +109,8 @@ pub(super) fn peer_entry(
         .mtu
         .saturating_sub(u32::try_from(OVERHEAD).unwrap_or(u32::MAX));
     entry.mtu = path.min(view.underlay.overlay_mtu());
-    let ethernet = view
-        .host
-        .links
-        .get(&hop.link)
-        // A way through our own device has no end: the kernel drops what goes there.
-        .is_some_and(|link| link.ethernet && link.name != device);
-    let inherited = !matches!(hop.gateway, Some(IpAddr::V6(_)));
-    if ethernet && inherited && !view.kernel_only.contains_key(&vtep) {
+    let obstacle = obstacle(hop, view.host, device);
+    if obstacle.is_none() && !view.kernel_only.contains_key(&vtep) {
         entry.flags |= PEER_FAST;
     }
     entry
