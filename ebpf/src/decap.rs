@@ -54,15 +54,11 @@ pub fn from_uplink(packet: &Packet<'_>) -> Result<Verdict, Reason> {
     take(packet, settings, &outer, &tunnel)
 }
 
-/// Whether the kernel's VXLAN socket hears a packet to the overlay's port: it is bound to no
-/// address, so every one of the host's will do, and so will a broadcast. What is routed on is not
-/// for us.
+/// Whether the kernel's VXLAN socket hears it; the stack may take what the link layer says is for
+/// many, too.
 #[inline(always)]
 fn is_heard(packet: &Packet<'_>, settings: &DatapathSettings, outer: &Ipv4) -> bool {
-    let to = outer.destination();
-    to == settings.vtep_addr
-        || maps::is_local(to)
-        || !(packet.is_for_host() || packet.is_for_another())
+    !(packet.is_for_host() || packet.is_for_another()) || guard::is_heard(settings, packet, outer)
 }
 
 /// A piece of an outer packet, or one with options: the kernel takes it in, and `from_overlay`

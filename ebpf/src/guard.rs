@@ -104,7 +104,7 @@ fn admit_inside(
     if !is_ours(settings, inner.destination()) {
         return Err(refusal(settings, GUARD_STRICT, Reason::DropNotOurs));
     }
-    if is_tunnel(settings, packet, inner, transport) && maps::is_local(inner.destination()) {
+    if is_tunnel(settings, packet, inner, transport) && is_heard(settings, packet, inner) {
         return Err(refusal(settings, GUARD_STRICT, Reason::DropContainerTunnel));
     }
     Ok(())
@@ -119,11 +119,10 @@ pub fn admit_outside(
     ip: &Ipv4,
     transport: usize,
 ) -> Result<(), Reason> {
-    if is_tunnel(settings, packet, ip, transport) {
-        let to = ip.destination();
-        if to == settings.vtep_addr || maps::is_local(to) || maps::is_vtep(to) {
-            return Err(refusal(settings, GUARD_STRICT, Reason::DropContainerTunnel));
-        }
+    if is_tunnel(settings, packet, ip, transport)
+        && (maps::is_vtep(ip.destination()) || is_heard(settings, packet, ip))
+    {
+        return Err(refusal(settings, GUARD_STRICT, Reason::DropContainerTunnel));
     }
     admit_source(settings, ip)
 }
@@ -140,6 +139,20 @@ pub fn admit_source(settings: &DatapathSettings, ip: &Ipv4) -> Result<(), Reason
         );
     }
     Ok(())
+}
+
+/// Whether the kernel's VXLAN socket hears a packet to the overlay's port. It is bound to no address,
+/// so every one of the host's will do, and so will a broadcast or a group that the host is in,
+/// whatever the frame around it says. What is routed on is not for us.
+#[inline(always)]
+pub fn is_heard(settings: &DatapathSettings, packet: &Packet<'_>, ip: &Ipv4) -> bool {
+    /// Multicast groups begin here (RFC 5771); the broadcast to all is behind them.
+    const GROUPS: u8 = 224;
+    let to = ip.destination();
+    to == settings.vtep_addr
+        || maps::is_local(to)
+        || to[0] >= GROUPS
+        || !packet.is_routed_on(ip.source(), to)
 }
 
 /// Whether a packet is UDP to the overlay's port. Later fragments have no port; without the first

@@ -5,18 +5,20 @@ use aya_ebpf::{
     bindings::{
         __sk_buff, BPF_ADJ_ROOM_ENCAP_L2_SHIFT, BPF_CSUM_LEVEL_DEC, BPF_CSUM_LEVEL_QUERY,
         BPF_F_ADJ_ROOM_ENCAP_L2_ETH, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L4_UDP,
-        BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_ADJ_ROOM_NO_CSUM_RESET, bpf_adj_room_mode, bpf_redir_neigh,
+        BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_ADJ_ROOM_NO_CSUM_RESET, BPF_FIB_LKUP_RET_FWD_DISABLED,
+        BPF_FIB_LKUP_RET_NOT_FWDED, bpf_adj_room_mode, bpf_fib_lookup as FibLookup,
+        bpf_fib_lookup__bindgen_ty_3, bpf_fib_lookup__bindgen_ty_4, bpf_redir_neigh,
     },
     helpers::{
-        bpf_check_mtu, bpf_csum_level, bpf_get_hash_recalc, bpf_get_prandom_u32, bpf_ktime_get_ns,
-        bpf_probe_read_kernel, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer,
-        bpf_skb_load_bytes,
+        bpf_check_mtu, bpf_csum_level, bpf_fib_lookup, bpf_get_hash_recalc, bpf_get_prandom_u32,
+        bpf_ktime_get_ns, bpf_probe_read_kernel, bpf_redirect, bpf_redirect_neigh,
+        bpf_redirect_peer, bpf_skb_load_bytes,
     },
     programs::TcContext,
 };
 use weft_common::{
     stats::{Hook, Reason},
-    wire::{ETH_LEN, OVERHEAD},
+    wire::{ETH_LEN, OVERHEAD, PROTO_UDP},
 };
 
 /// For this host (`PACKET_HOST`).
@@ -226,6 +228,34 @@ impl<'a> Packet<'a> {
             answer if answer > 0 => Fit::TooBig,
             _ => Fit::Gone,
         }
+    }
+
+    /// Whether the host would route a packet of these addresses on that came in here. What it would
+    /// not, it takes in itself or throws away. Not to be asked about multicasts.
+    #[inline(always)]
+    pub fn is_routed_on(&self, source: [u8; 4], destination: [u8; 4]) -> bool {
+        // SAFETY: a structure of integers, for which all zeroes is a value.
+        let mut asked: FibLookup = unsafe { core::mem::zeroed() };
+        asked.family = AF_INET as u8;
+        asked.l4_protocol = PROTO_UDP;
+        asked.ifindex = self.ifindex();
+        asked.__bindgen_anon_3 = bpf_fib_lookup__bindgen_ty_3 {
+            ipv4_src: u32::from_ne_bytes(source),
+        };
+        asked.__bindgen_anon_4 = bpf_fib_lookup__bindgen_ty_4 {
+            ipv4_dst: u32::from_ne_bytes(destination),
+        };
+        // SAFETY: the helper reads and writes the structure that the size names.
+        let answer = unsafe {
+            bpf_fib_lookup(
+                self.skb().cast(),
+                &raw mut asked,
+                size_of::<FibLookup>() as i32,
+                0,
+            )
+        };
+        answer != i64::from(BPF_FIB_LKUP_RET_NOT_FWDED)
+            && answer != i64::from(BPF_FIB_LKUP_RET_FWD_DISABLED)
     }
 
     /// Sends by a device to a next hop on it, which the kernel resolves.

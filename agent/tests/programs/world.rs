@@ -1,6 +1,9 @@
 //! One host: its settings, a peer, two containers, and devices to run the programs at.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
 
 use aya::maps::{Array, Map, MapData};
 use ipnet::Ipv4Net;
@@ -58,6 +61,14 @@ impl World {
                 "ip link add {name} address {address} type veth peer name far-{name}"
             ));
         }
+        // A router, so that it shows what the host takes in and what it passes on.
+        run("sysctl -qw net.ipv4.ip_forward=1");
+        for name in ["up0", "far-up0"] {
+            run(&format!("ip link set {name} up"));
+        }
+        let address = Ipv4Addr::from(OUR_VTEP);
+        run(&format!("ip address add {address}/24 dev up0"));
+        run("ip route add default dev up0");
         let bridge = mac(BRIDGE_MAC);
         run(&format!("ip link add br0 address {bridge} type bridge"));
         for name in ["port0", "port1"] {

@@ -130,6 +130,10 @@ impl Scene {
         self.node(0).env.gateway()
     }
 
+    pub(crate) fn broadcast(&self) -> Ipv4Addr {
+        self.node(0).env.subnet.broadcast()
+    }
+
     pub(crate) fn overlay(&self) -> Ipv4Addr {
         self.node(0).env.overlay()
     }

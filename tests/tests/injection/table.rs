@@ -93,17 +93,24 @@ fn strangers(scene: &Scene) -> Vec<Case> {
         case("stranger to a third network", peer, To::Third, ALWAYS),
         case("stranger to the host", peer, To::Host, ALWAYS),
     ];
-    // The kernel's socket hears every address of the host.
-    let name = "stranger to the bridge's address";
-    let packet = scene.datagram(name, peer, To::Container);
-    let tunnel = scene.tunnel(STRANGER).but(|tunnel| {
-        tunnel.outer.destination = scene.gateway();
-    });
-    all.push(Case {
-        name,
-        frames: vec![tunnel.ip(&packet)],
-        ..case("", peer, To::Container, ALWAYS)
-    });
+    // The kernel's socket hears every address of the host, and what is for all on the wire, in
+    // whatever frame it comes.
+    for (name, to) in [
+        ("stranger to the bridge's address", scene.gateway()),
+        ("stranger to all on the wire", Ipv4Addr::new(192, 0, 2, 255)),
+        ("stranger to all on the bridge", scene.broadcast()),
+        ("stranger to all of all", Ipv4Addr::BROADCAST),
+        ("stranger to all hosts", Ipv4Addr::new(224, 0, 0, 1)),
+    ] {
+        let packet = scene.datagram(name, peer, To::Container);
+        let tunnel = scene.tunnel(STRANGER);
+        let tunnel = tunnel.but(|tunnel| tunnel.outer.destination = to);
+        all.push(Case {
+            name,
+            frames: vec![tunnel.ip(&packet)],
+            ..case("", peer, To::Container, ALWAYS)
+        });
+    }
     let name = "stranger in pieces";
     all.push(Case {
         name,
@@ -211,6 +218,13 @@ fn containers(scene: &Scene) -> Vec<Case> {
     vec![
         smuggled("container to the bridge's tunnel", scene.gateway(), ALWAYS),
         smuggled("container to .0's tunnel", scene.overlay(), ALWAYS),
+        smuggled("container to all on the bridge", scene.broadcast(), ALWAYS),
+        smuggled(
+            "container to all hosts",
+            Ipv4Addr::new(224, 0, 0, 1),
+            ALWAYS,
+        ),
+        smuggled("container to all of all", Ipv4Addr::BROADCAST, ALWAYS),
         smuggled("container to the node's tunnel", scene.victim(), ALWAYS),
         smuggled("container to a peer's tunnel", scene.peer(1), NEVER),
         Case {

@@ -211,6 +211,19 @@ fn roundabout() -> Vec<Case> {
             t.outer.destination = [192, 0, 2, 255];
             t.outer_macs.0 = [255; 6];
         }),
+        // The frame does not decide who hears it.
+        stranger("to all of the wire by hand", DropUnknownPeer, |t| {
+            t.outer.destination = [192, 0, 2, 255];
+        }),
+        stranger("to all by hand", DropUnknownPeer, |t| {
+            t.outer.destination = [255; 4];
+        }),
+        stranger("to all hosts by hand", DropUnknownPeer, |t| {
+            t.outer.destination = [224, 0, 0, 1];
+        }),
+        stranger("to all by hand in pieces", DropUnknownPeer, |t| {
+            (t.outer.destination, t.outer.fragment) = ([192, 0, 2, 255], 0x2000)
+        }),
         stranger("through us", NotOverlay, |t| {
             t.outer.destination = [203, 0, 113, 9]
         }),

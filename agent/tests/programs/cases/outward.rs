@@ -275,6 +275,16 @@ fn refused(s: &Sender) -> Vec<Case> {
         s.case("its first piece", DropContainerTunnel, {
             s.tunnel_to(BRIDGE_ADDRESS).but(|ip| ip.fragment = 0x2000)
         }),
+        s.case(
+            "a tunnel to all of the wire",
+            DropContainerTunnel,
+            s.tunnel_to([192, 0, 2, 255]),
+        ),
+        s.case(
+            "a tunnel to all hosts",
+            DropContainerTunnel,
+            s.tunnel_to([224, 0, 0, 1]),
+        ),
         s.case("the guard off", Unguarded, s.tunnel_to(BRIDGE_ADDRESS))
             .given(|world| world.settings(|settings| settings.flags = FAST_PATH)),
         s.case(
