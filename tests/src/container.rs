@@ -38,12 +38,21 @@ pub struct Container {
 impl Container {
     /// Container `number`, counted from 1, behind the host's bridge.
     pub fn new(host: &Arc<Host>, env: &SubnetEnv, number: u8) -> Result<Self> {
+        Self::make(host, env, number, "")
+    }
+
+    /// The same with a hardware address of the caller's choice.
+    pub fn with_mac(host: &Arc<Host>, env: &SubnetEnv, number: u8, mac: &str) -> Result<Self> {
+        Self::make(host, env, number, &format!("address {mac}"))
+    }
+
+    fn make(host: &Arc<Host>, env: &SubnetEnv, number: u8, of: &str) -> Result<Self> {
         let label = format!("{}c{number}", host.label);
         let ns = Netns::new(host.lab(), &label)?;
         let (port, address, mtu) = (format!("veth{number}"), env.container(number), env.mtu);
         let far = ns.name();
         host.ip(&format!(
-            "link add {port} type veth peer name eth0 netns {far}"
+            "link add {port} type veth peer name eth0 {of} netns {far}"
         ))?;
         host.ip(&format!("link set {port} mtu {mtu} master {BRIDGE} up"))?;
         ns.ip(&format!("link set eth0 mtu {mtu}"))?;

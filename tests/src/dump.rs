@@ -153,6 +153,18 @@ impl Host {
         Ok((field("fast_path")?, field("why")?))
     }
 
+    /// What the status says of a part of the agent.
+    pub fn component(&self, name: &str) -> Result<String> {
+        let status = self.status()?;
+        let all = status.pointer("/components").and_then(Value::as_array);
+        let mut all = all.into_iter().flatten();
+        let found = all.find(|part| part.pointer("/name").is_some_and(|own| own == name));
+        let detail = found.and_then(|part| part.pointer("/detail")?.as_str());
+        Ok(detail
+            .with_context(|| format!("no {name} in {status}"))?
+            .to_owned())
+    }
+
     pub fn counters(&self) -> Result<Counters> {
         self.dump("counters")
     }

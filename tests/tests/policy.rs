@@ -29,37 +29,14 @@ fn world(test: &str) -> Result<World> {
     Ok(world)
 }
 
-fn mode(host: &Host) -> Result<(String, String)> {
-    let status = host.status()?;
-    let field = |name: &str| -> Result<String> {
-        let value = status.pointer(&format!("/mode/{name}"));
-        let value = value.and_then(|value| value.as_str()).context("a mode")?;
-        Ok(value.to_owned())
-    };
-    Ok((field("fast_path")?, field("why")?))
-}
-
-fn component(host: &Host, name: &str) -> Result<String> {
-    let status = host.status()?;
-    let all = status.pointer("/components").and_then(|all| all.as_array());
-    let found = all
-        .into_iter()
-        .flatten()
-        .find(|part| part.pointer("/name").is_some_and(|own| own == name));
-    let detail = found.and_then(|part| part.pointer("/detail")?.as_str());
-    Ok(detail
-        .with_context(|| format!("no {name} in {status}"))?
-        .to_owned())
-}
-
 /// Waits until the fast path is as told, for a reason that contains `why`, and says how long it took.
 fn until_mode(host: &Host, fast: &str, why: &str) -> Result<Duration> {
     let began = Instant::now();
     wait::until_true(&format!("the fast path is {fast}"), PATIENCE, || {
-        let (now, reason) = mode(host)?;
+        let (now, reason) = host.fast_path()?;
         Ok(now == fast && reason.contains(why))
     })
-    .with_context(|| format!("{:?}", mode(host)))?;
+    .with_context(|| format!("{:?}", host.fast_path()))?;
     Ok(began.elapsed())
 }
 
@@ -83,20 +60,12 @@ fn taken(world: &World) -> Result<u64> {
     Ok(world.shares(&before)?.iter().map(|share| share.taken).sum())
 }
 
-fn counted(host: &Host, hook: &str, reason: &str) -> Result<u64> {
-    let counters = host.counters()?.counters;
-    let found = counters
-        .iter()
-        .find(|counter| counter.hook == hook && counter.reason == reason);
-    Ok(found.map_or(0, |counter| counter.packets))
-}
-
 #[test]
 fn a_drop_by_hand_holds_within_a_second() -> Result<()> {
     let world = world("drop")?;
     let first = &world.node(0)?.host;
     let (a, b) = world.pair()?;
-    ensure!(mode(first)?.0 == "on", "{:?}", mode(first)?);
+    ensure!(first.fast_path()?.0 == "on", "{:?}", first.fast_path()?);
     first.run("iptables -N DOCKER-USER")?;
     first.run("iptables -I FORWARD -j DOCKER-USER")?;
     let rule = format!(
@@ -109,7 +78,7 @@ fn a_drop_by_hand_holds_within_a_second() -> Result<()> {
     ensure!(took <= SOON, "{took:?}");
     ensure!(answered(&world)? == 0, "the rule was passed by");
     // The other host has no such rule, and is not asked to have it.
-    ensure!(mode(&world.node(1)?.host)?.0 == "on");
+    ensure!(world.node(1)?.host.fast_path()?.0 == "on");
 
     first.run(&format!("iptables -D {rule}"))?;
     let took = until_mode(first, "on", "nothing speaks against it")?;
@@ -189,8 +158,8 @@ fn harmless_rules_leave_it_on() -> Result<()> {
     fed(first, "iptables-restore --noflush", kube_proxy)?;
     // Longer than it takes to answer a change.
     std::thread::sleep(SOON);
-    ensure!(mode(first)?.0 == "on", "{:?}", mode(first)?);
-    ensure!(component(first, "kernel_only")? == "none");
+    ensure!(first.fast_path()?.0 == "on", "{:?}", first.fast_path()?);
+    ensure!(first.component("kernel_only")? == "none");
     ensure!(taken(&world)? > 300, "{}", world.describe());
     Ok(())
 }
@@ -204,7 +173,7 @@ fn on_overrides_the_rules() -> Result<()> {
     let first = &world.node(0)?.host;
     first.run("iptables -I FORWARD -m comment --comment nothing -p sctp -j DROP")?;
     std::thread::sleep(SOON);
-    let (fast, why) = mode(first)?;
+    let (fast, why) = first.fast_path()?;
     ensure!(fast == "on" && why == "--fast-path=on", "{fast} {why}");
     ensure!(taken(&world)? > 300, "{}", world.describe());
     Ok(())
@@ -221,14 +190,14 @@ fn a_shaped_port_keeps_its_rate() -> Result<()> {
         "tc qdisc add dev {port} root tbf rate 20mbit burst 64k latency 100ms"
     ))?;
     wait::until_true("the port is kept", PATIENCE, || {
-        Ok(component(&node.host, "kept_ports")?.contains("tbf"))
+        Ok(node.host.component("kept_ports")?.contains("tbf"))
     })?;
     let shaped = probe::transfer(b, a, 9001, 4 << 20)?;
     println!("{} Mbit/s, shaped {} Mbit/s", free.mbit(), shaped.mbit());
     ensure!(shaped.complete() && shaped.mbit() < 40, "{shaped:?}");
     for hook in ["from_container", "from_uplink"] {
         ensure!(
-            counted(&node.host, hook, "port_kept")? > 0,
+            node.host.counters()?.of(hook, "port_kept") > 0,
             "{hook}\n{}",
             world.describe()
         );
@@ -236,7 +205,7 @@ fn a_shaped_port_keeps_its_rate() -> Result<()> {
     // Flows from now on are fast again.
     node.host.run(&format!("tc qdisc del dev {port} root"))?;
     wait::until_true("the port is free", PATIENCE, || {
-        Ok(component(&node.host, "kept_ports")? == "none")
+        Ok(node.host.component("kept_ports")? == "none")
     })?;
     ensure!(taken(&world)? > 300, "{}", world.describe());
     Ok(())
@@ -250,15 +219,15 @@ fn ipsec_between_the_nodes_holds() -> Result<()> {
     first.run(&format!("ip xfrm policy add {policy} action block"))?;
     let peer = second.address.to_string();
     wait::until_true("the peer is the kernel's", PATIENCE, || {
-        let kept = component(first, "kernel_only")?;
+        let kept = first.component("kernel_only")?;
         Ok(kept.contains(&peer) && kept.contains("xfrm policy src"))
     })?;
     ensure!(answered(&world)? == 0, "the policy was passed by");
-    ensure!(counted(first, "from_container", "peer_kernel_only")? > 0);
-    ensure!(mode(first)?.0 == "on", "one peer is not all");
+    ensure!(first.counters()?.of("from_container", "peer_kernel_only") > 0);
+    ensure!(first.fast_path()?.0 == "on", "one peer is not all");
     first.run(&format!("ip xfrm policy delete {policy}"))?;
     wait::until_true("the peer is fast", PATIENCE, || {
-        Ok(component(first, "kernel_only")? == "none")
+        Ok(first.component("kernel_only")? == "none")
     })?;
     ensure!(taken(&world)? > 300, "{}", world.describe());
     Ok(())
@@ -274,19 +243,21 @@ fn rules_on_the_tunnels_port_hold() -> Result<()> {
     ] {
         host.run(&format!("iptables -A {rule}"))?;
         wait::until_true("the peer is the kernel's", PATIENCE, || {
-            Ok(component(host, "kernel_only")?.contains(rule))
+            Ok(host.component("kernel_only")?.contains(rule))
         })?;
         ensure!(answered(&world)? == 0, "{rule} was passed by");
         host.run(&format!("iptables -D {rule}"))?;
         wait::until_true("the peer is fast", PATIENCE, || {
-            Ok(component(host, "kernel_only")? == "none")
+            Ok(host.component("kernel_only")? == "none")
         })?;
     }
-    ensure!(counted(first, "from_uplink", "peer_kernel_only")? > 0);
+    ensure!(first.counters()?.of("from_uplink", "peer_kernel_only") > 0);
     // Policy routing by mark: the kernel's path asks it, ours does not.
     first.run("ip rule add fwmark 7 table 77 priority 99")?;
     wait::until_true("the peer is the kernel's", PATIENCE, || {
-        Ok(component(first, "kernel_only")?.contains("ip rule with priority 99"))
+        Ok(first
+            .component("kernel_only")?
+            .contains("ip rule with priority 99"))
     })?;
     ensure!(answered(&world)? == 3, "{}", world.describe());
     Ok(())

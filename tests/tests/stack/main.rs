@@ -1,9 +1,11 @@
 //! The stack's flows stay the stack's: what conntrack follows or translates never changes its way
 //! in mid-stream, whatever comes and goes around it.
 
+mod containers;
 mod nodes;
 mod services;
 mod survive;
+mod ways;
 
 use anyhow::{Context as _, Result};
 use weft_tests::{

@@ -16,10 +16,12 @@ use crate::AskOptions;
 const LONGEST: usize = 1 << 16;
 
 /// Serves until killed.
-pub(crate) fn echo(bind: SocketAddrV4) -> Result<()> {
+pub(crate) fn echo(bind: SocketAddrV4, least: usize) -> Result<()> {
     serve(bind, |socket, from, content| {
+        let mut answer = content.to_vec();
+        answer.resize(least.max(content.len()), 0);
         // An ICMP error about an earlier answer is no reason to stop.
-        let _ = socket.send_to(content, from);
+        let _ = socket.send_to(&answer, from);
         Ok(())
     })
 }
@@ -79,7 +81,7 @@ pub(crate) fn ask(options: &AskOptions) -> Result<Asked> {
     Ok(report)
 }
 
-/// Waits for a datagram with this content.
+/// Waits for a datagram that begins with this content.
 pub(crate) fn hear(socket: &UdpSocket, content: &[u8], end: Instant) -> io::Result<()> {
     let mut buffer = vec![0_u8; LONGEST];
     loop {
@@ -89,7 +91,13 @@ pub(crate) fn hear(socket: &UdpSocket, content: &[u8], end: Instant) -> io::Resu
         }
         socket.set_read_timeout(Some(left))?;
         match socket.recv(&mut buffer) {
-            Ok(size) if buffer.get(..size) == Some(content) => return Ok(()),
+            Ok(size)
+                if buffer
+                    .get(..size)
+                    .is_some_and(|all| all.starts_with(content)) =>
+            {
+                return Ok(());
+            }
             // The answer to an earlier question, or the end of the time.
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -100,7 +108,7 @@ pub(crate) fn hear(socket: &UdpSocket, content: &[u8], end: Instant) -> io::Resu
 
 fn serve(
     bind: SocketAddrV4,
-    handle: fn(&UdpSocket, SocketAddr, &[u8]) -> Result<()>,
+    handle: impl Fn(&UdpSocket, SocketAddr, &[u8]) -> Result<()>,
 ) -> Result<()> {
     let socket = UdpSocket::bind(bind).with_context(|| format!("bind {bind}"))?;
     setsockopt(&socket, RcvBufForce, &(8 << 20)).context("grow the receive buffer")?;

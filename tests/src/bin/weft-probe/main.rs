@@ -26,7 +26,12 @@ enum Cli {
     /// Send and receive numbered packets on one socket.
     Udp(UdpOptions),
     /// Send back every datagram to whom it came from.
-    UdpEcho { bind: SocketAddrV4 },
+    UdpEcho {
+        bind: SocketAddrV4,
+        /// Bytes that an answer has at least.
+        #[arg(long, default_value_t = 0)]
+        least: usize,
+    },
     /// Ask an echo server, one question after the other.
     UdpAsk(AskOptions),
     /// Print what comes: the source and the content, a datagram a line.
@@ -168,7 +173,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<()> {
     match cli {
         Cli::Udp(options) => print(&udp::exchange(&options)?),
-        Cli::UdpEcho { bind } => ask::echo(bind),
+        Cli::UdpEcho { bind, least } => ask::echo(bind, least),
         Cli::UdpAsk(options) => print(&ask::ask(&options)?),
         Cli::UdpListen { bind } => ask::listen(bind),
         Cli::UdpSay { bind, to, text } => ask::say(bind, to, &text),
