@@ -45,6 +45,15 @@ impl Counters {
         found.map_or(0, |counter| counter.packets)
     }
 
+    /// Every counter that has moved since `earlier`, in one line.
+    pub fn changes(&self, earlier: &Self) -> String {
+        let moved = self.counters.iter().filter_map(|now| {
+            let more = now.packets - earlier.of(&now.hook, &now.reason);
+            (more > 0).then(|| format!("{} {} {more}", now.hook, now.reason))
+        });
+        moved.collect::<Vec<_>>().join(", ")
+    }
+
     /// One line for each counter that is not zero.
     pub fn lines(&self) -> String {
         let shown = self.counters.iter().filter(|counter| counter.packets > 0);

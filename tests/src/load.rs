@@ -111,8 +111,8 @@ impl std::fmt::Display for Outcome {
     }
 }
 
-/// The second column of every processor's line.
-fn backlog_drops() -> Result<u64> {
+/// Packets that the machine's backlog has dropped: the second column of every processor's line.
+pub fn backlog_drops() -> Result<u64> {
     let text = fs::read_to_string("/proc/net/softnet_stat").context("read softnet_stat")?;
     let column = |line: &str| {
         line.split_whitespace()

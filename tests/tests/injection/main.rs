@@ -1,6 +1,9 @@
 //! What nobody may say: forged tunnel packets from the wire, from containers, and from peers that
 //! speak for others. Each is refused under a reason of its own, and the real peer loses nothing.
 
+mod blast;
+mod damaged;
+mod inner;
 mod scene;
 mod table;
 
@@ -10,6 +13,7 @@ use weft_tests::{
     report::Udp,
 };
 
+use damaged::Series;
 use scene::Scene;
 use table::{Case, cases};
 
@@ -30,7 +34,7 @@ fn inject_all(scene: &mut Scene, expected: impl Fn(&Case) -> (u64, bool)) -> Res
     let mut before = scene.counters()?;
     for case in cases(scene) {
         let (hook, reason) = case.refused;
-        scene.send(&case)?;
+        scene.send(case.from, &case.frames)?;
         // What was sent before the marker would be here before it.
         let heard = scene.mark(case.to)?;
         let arrived = heard.iter().any(|datagram| datagram.content == case.name);
@@ -93,4 +97,48 @@ fn asking_for_peers_stops_strangers_only() -> Result<()> {
             arrives && !stopped,
         )
     })
+}
+
+/// What is damaged is counted for what it is, packet by packet, and arrives only where the kernel
+/// alone would have let it arrive.
+#[test]
+fn bad_packets_are_counted_and_harm_nobody() -> Result<()> {
+    let mut scene = Scene::new("damaged", "strict")?;
+    scene.rp_filter(0)?;
+    let mut all = damaged::series(&scene);
+    all.extend(inner::series(&scene));
+    let mut wrong = Vec::new();
+    let mut before = scene.counters()?;
+    for series in all {
+        let Series {
+            name,
+            from,
+            frames,
+            to,
+            counted: (hook, reason),
+            arrives,
+        } = series;
+        scene.send(from, &frames)?;
+        let heard = scene.mark(to)?;
+        let arrived = heard
+            .iter()
+            .filter(|one| one.content.starts_with(name))
+            .count();
+        let now = scene.counters()?;
+        // The marker is a packet that is taken, too.
+        let marker = u64::from(reason == "taken");
+        let more = now.of(hook, reason) - before.of(hook, reason) - marker;
+        let (all, seen) = (frames.len() as u64, (more, arrived));
+        println!("{name:<36} {all:>4} {hook} {reason} {seen:?}");
+        if seen != (all, arrives) {
+            let elsewhere = now.changes(&before);
+            wrong.push(format!(
+                "{name}: {seen:?} instead of {:?}: {elsewhere}",
+                (all, arrives)
+            ));
+        }
+        before = now;
+    }
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    scene.ensure_well()
 }

@@ -1,30 +1,34 @@
 //! The victim, its real peers, a stranger on the wire, a hostile container, and who would hear it
 //! if a forgery came through.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::{
+    net::{Ipv4Addr, SocketAddrV4},
+    process::Command,
+};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use weft_tests::{
     command,
     container::{Container, HostAt, Outside, Place},
-    craft::{Flow, Ip, Link, Tunnel},
+    craft::{Flow, Frame, Ip, Link, Tunnel},
     dump::Counters,
     host::Host,
     listener::{Datagram, Listener},
     netns::Netns,
+    paths,
     probe::{self, Exchange, Exchanging},
     reach::{self, Effort},
     sender::Sender,
-    world::{Kind, Plan, World},
+    world::{Kind, Plan, World, total},
 };
 
-use crate::table::{Case, From};
+use crate::table::From;
 
 pub(crate) const STRANGER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 99);
 /// A network behind the victim that has nothing to do with the overlay.
 pub(crate) const THIRD: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
 const THIRD_GATEWAY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
-pub(crate) const PORT: u16 = 8472;
+const PORT: u16 = 8472;
 pub(crate) const LISTENING: u16 = 7000;
 
 /// Who is spoken to.
@@ -33,6 +37,8 @@ pub(crate) enum To {
     Container,
     Host,
     Third,
+    /// A container of the real peer.
+    Peer,
 }
 
 #[derive(Debug)]
@@ -40,6 +46,7 @@ struct Listeners {
     container: Listener,
     host: Listener,
     third: Listener,
+    peer: Listener,
 }
 
 /// Fields in the order in which they go.
@@ -100,6 +107,7 @@ impl Scene {
             container: Listener::start(target, LISTENING)?,
             host: Listener::start(&on_host, LISTENING)?,
             third: Listener::start(&outside(&third), LISTENING)?,
+            peer: Listener::start(peer.container(0)?, LISTENING)?,
         };
         Ok(Self {
             listeners,
@@ -179,16 +187,26 @@ impl Scene {
             To::Container => self.target(),
             To::Host => self.victim(),
             To::Third => THIRD,
+            To::Peer => self.container(1, 0).address,
         };
         flow(source, 40_001, to, LISTENING).udp(text.as_bytes())
     }
 
-    pub(crate) fn send(&mut self, case: &Case) -> Result<()> {
-        let sender = match case.from {
+    pub(crate) fn send(&mut self, from: From, frames: &[Frame]) -> Result<()> {
+        let sender = match from {
             From::Wire => &mut self.wire,
             From::Container => &mut self.hostile,
         };
-        sender.send(&case.frames)
+        sender.send(frames)
+    }
+
+    /// The probe, where frames of that kind come from.
+    pub(crate) fn probe_at(&self, from: From) -> Result<Command> {
+        let probe = paths::probe()?;
+        Ok(match from {
+            From::Wire => self.world.lab.switch.command(probe),
+            From::Container => self.container(0, 1).ns.command(probe),
+        })
     }
 
     /// Says something by the right way, and returns what was heard since the last time.
@@ -218,6 +236,11 @@ impl Scene {
                 say(&from, at(THIRD))?;
                 &listeners.third
             }
+            To::Peer => {
+                let to = self.container(1, 0);
+                say(self.container(0, 0), at(to.address))?;
+                &listeners.peer
+            }
         };
         let heard = listener.until(&text)?;
         let last = heard
@@ -225,6 +248,29 @@ impl Scene {
             .rposition(|datagram| datagram.content.starts_with("marker-"));
         let from = last.map_or(0, |at| at + 1);
         Ok(heard.get(from..).unwrap_or_default().to_vec())
+    }
+
+    /// The overlay works, and its packets are fast.
+    pub(crate) fn ensure_well(&self) -> Result<()> {
+        let before = self.world.counters()?;
+        let effort = Effort {
+            pings: 3,
+            packets: 200,
+            tcp_bytes: 4 << 20,
+        };
+        for (near, far) in [(0, 0), (1, 1)] {
+            let met = reach::try_pair(self.container(0, near), self.container(1, far), effort)?;
+            reach::ensure_all(&[met]).with_context(|| self.world.describe())?;
+        }
+        let share = total(&self.world.shares(&before)?);
+        let status = self.node(0).host.status()?;
+        let ready = status.get("ready").is_some_and(|ready| ready == true);
+        ensure!(
+            ready && share.milli_percent() >= 99_000,
+            "{share} {status}\n{}",
+            self.world.describe()
+        );
+        Ok(())
     }
 
     pub(crate) fn counters(&self) -> Result<Counters> {

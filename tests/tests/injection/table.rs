@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use weft_tests::craft::{Frame, TAG, Tunnel};
 
-use crate::scene::{LISTENING, PORT, STRANGER, Scene, To, flow};
+use crate::scene::{LISTENING, STRANGER, Scene, To, flow};
 
 /// An address outside of the overlay.
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(8, 8, 8, 8);
@@ -143,25 +143,23 @@ fn peers(scene: &Scene) -> Vec<Case> {
         ..spoofed("", ELSEWHERE, NOT_STRICT)
     });
     // A tunnel in the tunnel would come out of the kernel's socket with no trace of its sender.
-    let name = "peer to the socket, from inside";
-    let vteps = flow(own, 40_000, scene.overlay(), PORT);
-    let nested = scene.tunnel(peer).packet(
-        &scene
-            .tunnel(peer)
-            .inner
-            .ip(&scene.datagram(name, second, To::Container))
-            .bytes,
-    );
-    let nested = nested.but(|ip| {
-        ip.source = *vteps.source.ip();
-        ip.destination = *vteps.destination.ip();
-    });
-    all.push(Case {
-        name,
-        frames: vec![scene.tunnel(peer).ip(&nested)],
-        refused: ("from_uplink", "drop_container_tunnel"),
-        ..spoofed("", second, ALWAYS)
-    });
+    for (name, to) in [
+        ("peer to the socket, from inside", scene.overlay()),
+        ("peer to all, from inside", scene.broadcast()),
+    ] {
+        let tunnel = scene.tunnel(peer);
+        let packet = scene.datagram(name, second, To::Container);
+        let nested = tunnel.packet(&tunnel.inner.ip(&packet).bytes).but(|ip| {
+            ip.source = own;
+            ip.destination = to;
+        });
+        all.push(Case {
+            name,
+            frames: vec![tunnel.ip(&nested)],
+            refused: ("from_uplink", "drop_container_tunnel"),
+            ..spoofed("", second, ALWAYS)
+        });
+    }
     all
 }
 
