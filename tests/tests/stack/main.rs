@@ -2,6 +2,7 @@
 //! in mid-stream, whatever comes and goes around it.
 
 mod containers;
+mod crowd;
 mod nodes;
 mod services;
 mod survive;
