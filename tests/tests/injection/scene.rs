@@ -259,8 +259,9 @@ impl Scene {
             tcp_bytes: 4 << 20,
         };
         for (near, far) in [(0, 0), (1, 1)] {
-            let met = reach::try_pair(self.container(0, near), self.container(1, far), effort)?;
-            reach::ensure_all(&[met]).with_context(|| self.world.describe())?;
+            let met = reach::try_pair(self.container(0, near), self.container(1, far), effort);
+            met.and_then(|met| reach::ensure_all(&[met]))
+                .with_context(|| self.describe())?;
         }
         let share = total(&self.world.shares(&before)?);
         let status = self.node(0).host.status()?;
@@ -271,6 +272,20 @@ impl Scene {
             self.world.describe()
         );
         Ok(())
+    }
+
+    /// For a failure: what the victim knows of its containers.
+    fn describe(&self) -> String {
+        let host = &self.node(0).host;
+        let neighbours = host.ip("neigh show").unwrap_or_default();
+        let places = host.run("bridge fdb show br cni0").unwrap_or_default();
+        let (target, hostile) = (self.target(), self.hostile());
+        format!(
+            "target {target}, hostile {hostile}\n{:?}\n{neighbours}\n{} places\n{}",
+            host.endpoints(),
+            places.lines().count(),
+            self.world.describe()
+        )
     }
 
     pub(crate) fn counters(&self) -> Result<Counters> {
