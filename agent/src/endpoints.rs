@@ -142,6 +142,18 @@ pub fn bridges(host: &ObservedHost, subnet: Ipv4Net, uplink: IfIndex) -> BTreeSe
         .collect()
 }
 
+/// All other ways into this host's stack. Its VXLAN socket hears tunnel packets by each of them.
+pub fn side_entrances<'a>(
+    host: &'a ObservedHost,
+    bridges: &BTreeSet<IfIndex>,
+    device: &str,
+) -> impl Iterator<Item = &'a Link> {
+    host.links.values().filter(move |link| {
+        let ours = link.name == device || bridges.contains(&link.index);
+        link.ethernet && link.up && link.master.is_none() && !ours
+    })
+}
+
 /// The ports of those bridges.
 #[must_use]
 pub fn ports<'a>(host: &'a ObservedHost, bridges: &BTreeSet<IfIndex>) -> Vec<&'a Link> {

@@ -229,6 +229,24 @@ fn bridges_are_found_by_address_and_kind() {
 }
 
 #[test]
+fn side_entrances_are_all_that_is_not_ours() {
+    let mut world = World::new();
+    let own = BTreeSet::from([index(10)]);
+    for number in 1..=4 {
+        let other = link(number, LinkKind::Other("veth".to_owned()), None);
+        world.host.links.insert(other.index, other);
+    }
+    world.host.links.get_mut(&index(2)).unwrap().up = false;
+    world.host.links.get_mut(&index(3)).unwrap().ethernet = false;
+    let found = |bridges| -> Vec<u32> {
+        let links = side_entrances(&world.host, bridges, "l4");
+        links.map(|link| link.index.get()).collect()
+    };
+    assert_eq!(found(&own), [1], "neither the bridge nor its ports");
+    assert_eq!(found(&BTreeSet::new()), [1, 10], "another's bridge is one");
+}
+
+#[test]
 fn only_a_veth_to_elsewhere_takes_peer_redirect() {
     let mut world = World::new();
     let endpoint = world.now().unwrap();

@@ -86,10 +86,14 @@ fn programs(report: &Report) -> Component {
 }
 
 /// Whether the programs that every packet of the overlay meets are in place. A port without one is
-/// a matter of its container's speed.
+/// a matter of its container's speed, and by another interface than the uplink only strangers come.
 fn is_attached(report: &Report) -> bool {
     report.unattached.iter().all(|at| match at.hook {
-        Hook::FromUplink | Hook::FromOverlay | Hook::ToOverlay => false,
+        Hook::FromUplink => {
+            let uplink = report.uplink.as_ref();
+            uplink.is_some_and(|uplink| uplink.name != at.name)
+        }
+        Hook::FromOverlay | Hook::ToOverlay => false,
         Hook::FromContainer | Hook::FromBridge | Hook::ToContainer => true,
     })
 }

@@ -271,6 +271,9 @@ fn attachments(view: &View<'_>, own: Ipv4Net, device: &str) -> BTreeSet<Attachme
         at(Hook::FromUplink, view.underlay.link);
     }
     let bridges = endpoints::bridges(view.host, own, view.underlay.link);
+    for link in endpoints::side_entrances(view.host, &bridges, device) {
+        at(Hook::FromUplink, link.index);
+    }
     for bridge in &bridges {
         at(Hook::FromBridge, *bridge);
     }

@@ -27,7 +27,7 @@ use crate::table::From;
 pub(crate) const STRANGER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 99);
 /// A network behind the victim that has nothing to do with the overlay.
 pub(crate) const THIRD: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
-const THIRD_GATEWAY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+pub(crate) const THIRD_GATEWAY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 const PORT: u16 = 8472;
 pub(crate) const LISTENING: u16 = 7000;
 
@@ -55,6 +55,7 @@ pub(crate) struct Scene {
     listeners: Listeners,
     wire: Sender,
     hostile: Sender,
+    beside: Sender,
     marks: u32,
     /// On the wire, from the switch to the victim.
     link: Link,
@@ -62,7 +63,9 @@ pub(crate) struct Scene {
     inner: Link,
     /// From the hostile container to its bridge.
     port: Link,
-    _third: Netns,
+    /// From the third network.
+    side: Link,
+    third: Netns,
     pub(crate) world: World,
 }
 
@@ -99,6 +102,10 @@ impl Scene {
             source: hostile.ns.mac("eth0")?,
             destination: host.ns.mac("cni0")?,
         };
+        let side = Link {
+            source: third.mac("eth0")?,
+            destination: host.ns.mac("third0")?,
+        };
         let on_host = HostAt {
             host: host.clone(),
             address: host.address,
@@ -113,11 +120,13 @@ impl Scene {
             listeners,
             wire: Sender::in_namespace(switch, "p1")?,
             hostile: Sender::start(hostile, "eth0")?,
+            beside: Sender::in_namespace(&third, "eth0")?,
             marks: 0,
             link,
             inner,
             port,
-            _third: third,
+            side,
+            third,
             world,
         })
     }
@@ -177,6 +186,12 @@ impl Scene {
         Tunnel::new(self.port, vteps, self.inner)
     }
 
+    /// The same from the third network.
+    pub(crate) fn beside(&self, to: Ipv4Addr) -> Tunnel {
+        let vteps = flow(THIRD, 40_000, to, PORT);
+        Tunnel::new(self.side, vteps, self.inner)
+    }
+
     pub(crate) fn port(&self) -> Link {
         self.port
     }
@@ -196,6 +211,7 @@ impl Scene {
         let sender = match from {
             From::Wire => &mut self.wire,
             From::Container => &mut self.hostile,
+            From::Beside => &mut self.beside,
         };
         sender.send(frames)
     }
@@ -206,6 +222,7 @@ impl Scene {
         Ok(match from {
             From::Wire => self.world.lab.switch.command(probe),
             From::Container => self.container(0, 1).ns.command(probe),
+            From::Beside => self.third.command(probe),
         })
     }
 

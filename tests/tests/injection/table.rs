@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use weft_tests::craft::{Frame, TAG, Tunnel};
 
-use crate::scene::{LISTENING, STRANGER, Scene, To, flow};
+use crate::scene::{LISTENING, STRANGER, Scene, THIRD_GATEWAY, To, flow};
 
 /// An address outside of the overlay.
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(8, 8, 8, 8);
@@ -14,6 +14,8 @@ const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(8, 8, 8, 8);
 pub(crate) enum From {
     Wire,
     Container,
+    /// A network at another interface of the victim.
+    Beside,
 }
 
 #[derive(Clone, Debug)]
@@ -108,6 +110,19 @@ fn strangers(scene: &Scene) -> Vec<Case> {
         all.push(Case {
             name,
             frames: vec![tunnel.ip(&packet)],
+            ..case("", peer, To::Container, ALWAYS)
+        });
+    }
+    // And on every interface.
+    for (name, to) in [
+        ("stranger by another interface", scene.victim()),
+        ("stranger to another interface", THIRD_GATEWAY),
+    ] {
+        let packet = scene.datagram(name, peer, To::Container);
+        all.push(Case {
+            name,
+            from: From::Beside,
+            frames: vec![scene.beside(to).ip(&packet)],
             ..case("", peer, To::Container, ALWAYS)
         });
     }
