@@ -128,7 +128,14 @@ fn bad_packets_are_counted_and_harm_nobody() -> Result<()> {
         // The marker is a packet that is taken, too.
         let marker = u64::from(reason == "taken");
         let more = now.of(hook, reason) - before.of(hook, reason) - marker;
-        let (all, seen) = (frames.len() as u64, (more, arrived));
+        let all = frames.len() as u64;
+        // Neighbours are looked for and IPv6 says hello whenever it likes.
+        let more = if reason == "not_ipv4" {
+            more.min(all)
+        } else {
+            more
+        };
+        let seen = (more, arrived);
         println!("{name:<36} {all:>4} {hook} {reason} {seen:?}");
         if seen != (all, arrives) {
             let elsewhere = now.changes(&before);
