@@ -59,6 +59,24 @@ impl Offload {
         [flags, kind, a, b, c, d, e, f, g, h]
     }
 
+    /// What such a header says.
+    pub fn of_vnet(header: &[u8; VNET_LEN]) -> Self {
+        let [flags, kind, a, b, c, d, e, f, g, h] = *header;
+        let kind = [Aggregate::Tcp4, Aggregate::Tcp6, Aggregate::Udp]
+            .into_iter()
+            // The highest bit says that a TCP segment has its congestion mark.
+            .find(|known| *known as u8 == kind & 0x7f);
+        let partial = Partial {
+            start: u16::from_ne_bytes([e, f]),
+            offset: u16::from_ne_bytes([g, h]),
+        };
+        Self {
+            aggregate: kind.map(|kind| (kind, u16::from_ne_bytes([c, d]))),
+            partial: (flags & NEEDS_CSUM != 0).then_some(partial),
+            header: u16::from_ne_bytes([a, b]),
+        }
+    }
+
     fn add(&mut self, word: &str) -> Result<()> {
         match word.split_once('=') {
             Some(("gso", value)) => {
@@ -148,6 +166,7 @@ mod tests {
             "gso=udp:1400 csum=34+6 header=42 "
         );
         assert_eq!(frame.offload.vnet()[..2], [1, 5]);
+        assert_eq!(Offload::of_vnet(&frame.offload.vnet()), frame.offload);
         assert_eq!(parse_line("0102").unwrap().offload, Offload::default());
         for wrong in ["gso=udp 00", "mtu=3 00", "gso=sctp:1 00", "0x"] {
             assert!(parse_line(wrong).is_err(), "{wrong}");

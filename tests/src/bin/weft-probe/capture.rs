@@ -1,26 +1,25 @@
-//! Prints the frames of one interface as they pass, one a line: direction and hexadecimal.
+//! Prints the frames of one interface as they pass, one a line: `in` or `out`, words of
+//! [`weft_tests::craft`] about offloads, and hexadecimal, with the tag where it was on the wire.
 
-use std::{
-    fmt::Write as _,
-    io::{self, Write as _},
-    os::fd::AsRawFd as _,
-};
+use std::io::{self, Write as _};
 
 use anyhow::{Context as _, Result};
 use nix::{
     net::if_::if_nametoindex,
     sys::socket::{
-        AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, recvfrom, setsockopt, socket,
-        sockopt::RcvBufForce,
+        AddressFamily, SockFlag, SockProtocol, SockType, setsockopt, socket, sockopt::RcvBufForce,
     },
 };
+use weft_tests::craft::{Frame, Offload, VNET_LEN};
+
+use crate::sys;
 
 /// Longer than any aggregate with its headers.
 const LONGEST: usize = 1 << 17;
 
 pub(crate) fn frames(interface: &str) -> Result<()> {
     let index = if_nametoindex(interface).with_context(|| format!("find {interface}"))?;
-    let index = usize::try_from(index).context("interface index")?;
+    let index = i32::try_from(index).context("interface index")?;
     let fd = socket(
         AddressFamily::Packet,
         SockType::Raw,
@@ -29,22 +28,31 @@ pub(crate) fn frames(interface: &str) -> Result<()> {
     )
     .context("open a packet socket")?;
     setsockopt(&fd, RcvBufForce, &(64 << 20)).context("grow the receive buffer")?;
+    sys::packet_option(&fd, libc::PACKET_VNET_HDR).context("ask for offloads")?;
+    sys::packet_option(&fd, libc::PACKET_AUXDATA).context("ask for tags")?;
     let mut out = io::stdout().lock();
     writeln!(out, "listening")?;
     out.flush()?;
     let mut buffer = vec![0_u8; LONGEST];
     loop {
-        let (size, from) =
-            recvfrom::<LinkAddr>(fd.as_raw_fd(), &mut buffer).context("read a frame")?;
+        let received = sys::receive_frame(&fd, &mut buffer).context("read a frame")?;
         // The socket hears every interface of the namespace.
-        if from.is_none_or(|from| from.ifindex() != index) {
+        if received.interface != index {
             continue;
         }
-        let mut line = String::with_capacity(2 * size + 1);
-        for byte in buffer.get(..size).unwrap_or_default() {
-            write!(line, "{byte:02x}")?;
+        let bytes = buffer.get(..received.size).unwrap_or_default();
+        let Some((vnet, bytes)) = bytes.split_first_chunk::<VNET_LEN>() else {
+            continue;
+        };
+        let mut frame = Frame {
+            bytes: bytes.to_vec(),
+            offload: Offload::of_vnet(vnet),
+        };
+        if let Some((tag, control)) = received.tag {
+            frame = frame.tagged(tag, control);
         }
-        writeln!(out, "{line}")?;
+        let direction = if received.outgoing { "out" } else { "in" };
+        writeln!(out, "{direction} {}", frame.line())?;
         out.flush()?;
     }
 }

@@ -11,7 +11,9 @@ use anyhow::{Context as _, Result, bail};
 use nix::{
     errno::Errno,
     net::if_::if_nametoindex,
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, socket},
+    unistd::Pid,
 };
 use weft_tests::{
     craft::{Frame, VNET_LEN, internet, parse_line, put},
@@ -24,6 +26,7 @@ use crate::{FramesOptions, sys};
 const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(options: &FramesOptions) -> Result<()> {
+    stay_on_one_cpu()?;
     let socket = open(&options.interface)?;
     let mut batch = Vec::new();
     for line in io::stdin().lock().lines() {
@@ -39,6 +42,17 @@ pub(crate) fn run(options: &FramesOptions) -> Result<()> {
         report(&send_all(&socket, &batch, options)?)?;
     }
     Ok(())
+}
+
+/// What one processor sends arrives in its order: queues between devices are each processor's own.
+fn stay_on_one_cpu() -> Result<()> {
+    let me = Pid::from_raw(0);
+    let allowed = sched_getaffinity(me).context("ask for the processors")?;
+    let first = (0..CpuSet::count()).find(|cpu| allowed.is_set(*cpu).unwrap_or(false));
+    let mut one = CpuSet::new();
+    one.set(first.context("a processor")?)
+        .context("choose a processor")?;
+    sched_setaffinity(me, &one).context("stay on a processor")
 }
 
 fn report(sent: &Sent) -> Result<()> {
@@ -57,7 +71,7 @@ fn open(interface: &str) -> Result<OwnedFd> {
         None,
     )
     .context("open a packet socket")?;
-    sys::send_with_vnet_header(&fd).context("turn on the header for offloads")?;
+    sys::packet_option(&fd, libc::PACKET_VNET_HDR).context("turn on the header for offloads")?;
     sys::bind_to_interface(&fd, index).with_context(|| format!("bind to {interface}"))?;
     Ok(fd)
 }

@@ -24,8 +24,9 @@ pub(crate) fn set_dont_fragment(socket: &impl AsRawFd, on: bool) -> io::Result<(
     result(code)
 }
 
-/// Every frame that this packet socket sends is preceded by a `struct virtio_net_hdr`.
-pub(crate) fn send_with_vnet_header(socket: &impl AsRawFd) -> io::Result<()> {
+/// Turns on an option of a packet socket. With `PACKET_VNET_HDR` every frame is preceded by a
+/// `struct virtio_net_hdr`, with `PACKET_AUXDATA` a control message tells of its tag.
+pub(crate) fn packet_option(socket: &impl AsRawFd, option: libc::c_int) -> io::Result<()> {
     let on: libc::c_int = 1;
     let size = u32::try_from(mem::size_of_val(&on)).map_err(io::Error::other)?;
     // SAFETY: the pointer and the length describe `on`, which outlives the call.
@@ -33,12 +34,65 @@ pub(crate) fn send_with_vnet_header(socket: &impl AsRawFd) -> io::Result<()> {
         libc::setsockopt(
             socket.as_raw_fd(),
             libc::SOL_PACKET,
-            libc::PACKET_VNET_HDR,
+            option,
             (&raw const on).cast(),
             size,
         )
     };
     result(code)
+}
+
+/// What a packet socket says of a frame, beside its bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Received {
+    pub(crate) size: usize,
+    pub(crate) interface: i32,
+    pub(crate) outgoing: bool,
+    /// EtherType and content of a tag that the kernel took off.
+    pub(crate) tag: Option<(u16, u16)>,
+}
+
+/// Waits for a frame on a packet socket with `PACKET_AUXDATA`.
+pub(crate) fn receive_frame(socket: &impl AsRawFd, into: &mut [u8]) -> io::Result<Received> {
+    // As the kernel aligns control messages.
+    let mut control = [0_u64; 16];
+    // SAFETY: both structures consist of integers and pointers, for which all zeroes is a value.
+    let (mut from, mut message): (libc::sockaddr_ll, libc::msghdr) = unsafe { mem::zeroed() };
+    let mut piece = libc::iovec {
+        iov_base: into.as_mut_ptr().cast(),
+        iov_len: into.len(),
+    };
+    message.msg_name = (&raw mut from).cast();
+    message.msg_namelen = u32::try_from(mem::size_of_val(&from)).map_err(io::Error::other)?;
+    message.msg_iov = &raw mut piece;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = mem::size_of_val(&control);
+    // SAFETY: the message points to buffers of the lengths it states, which outlive the call.
+    let size = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, 0) };
+    let size = usize::try_from(size).map_err(|_negative| io::Error::last_os_error())?;
+    Ok(Received {
+        size,
+        interface: from.sll_ifindex,
+        outgoing: from.sll_pkttype == libc::PACKET_OUTGOING,
+        tag: tag_of(&message),
+    })
+}
+
+fn tag_of(message: &libc::msghdr) -> Option<(u16, u16)> {
+    // SAFETY: the kernel has filled the message's control buffer, which the caller still owns.
+    let header = unsafe { libc::CMSG_FIRSTHDR(message).as_ref() }?;
+    if (header.cmsg_level, header.cmsg_type) != (libc::SOL_PACKET, libc::PACKET_AUXDATA) {
+        return None;
+    }
+    // SAFETY: a control message of this type holds this structure; it may not be aligned.
+    let data = unsafe {
+        libc::CMSG_DATA(header)
+            .cast::<libc::tpacket_auxdata>()
+            .read_unaligned()
+    };
+    (data.tp_status & libc::TP_STATUS_VLAN_VALID != 0)
+        .then_some((data.tp_vlan_tpid, data.tp_vlan_tci))
 }
 
 /// A packet socket that sends by one interface, and receives nothing.
