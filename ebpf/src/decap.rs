@@ -12,7 +12,7 @@ use crate::{
     deliver::{self, Arrival},
     guard, maps,
     packet::Packet,
-    parse::{Frame, HEADERS, Ipv4, is_tagged_twice, require_untagged},
+    parse::{Frame, HEADERS, Ipv4, is_hidden, require_untagged},
     verdict::Verdict,
 };
 
@@ -31,8 +31,7 @@ pub fn from_uplink(packet: &Packet<'_>) -> Result<Verdict, Reason> {
     if settings.ready == 0 {
         return Err(Reason::NotReady);
     }
-    // The stack takes off tags of VLAN 0 one after the other; what is inside goes unseen here.
-    if is_tagged_twice(packet) && packet.has_vlan() && packet.vlan_id() == 0 {
+    if is_hidden(packet) {
         return Err(guard::tagged(settings));
     }
     let frame = Frame::read(packet)?;

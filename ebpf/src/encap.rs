@@ -13,7 +13,7 @@ use crate::{
     flow::{Local, require_stackless},
     guard, maps,
     packet::{Packet, random},
-    parse::{Frame, HEADERS, require_untagged, segment_len},
+    parse::{Frame, HEADERS, is_hidden, require_untagged, segment_len},
     record::{Tracking, tracking_of},
     verdict::Verdict,
 };
@@ -55,6 +55,9 @@ fn take(packet: &Packet<'_>, place: Place, overlay: &mut bool) -> Result<Verdict
     }
     if place == Place::Port && packet.protocol() == arp::PROTOCOL {
         return Err(arp::heard(settings, packet));
+    }
+    if is_hidden(packet) {
+        return Err(guard::tagged(settings));
     }
     let frame = Frame::read(packet)?;
     let ip = frame.ip();

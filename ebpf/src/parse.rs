@@ -61,6 +61,13 @@ pub fn is_tagged_twice(packet: &Packet<'_>) -> bool {
     matches!(packet.protocol(), TAG | SERVICE_TAG)
 }
 
+/// Whether what is inside goes unseen by a program and is taken by the stack all the same: it takes
+/// off tags of VLAN 0 one after the other.
+#[inline(always)]
+pub fn is_hidden(packet: &Packet<'_>) -> bool {
+    is_tagged_twice(packet) && packet.has_vlan() && packet.vlan_id() == 0
+}
+
 /// Refuses what carries a VLAN tag: the fast path would lose it.
 #[inline(always)]
 pub fn require_untagged(packet: &Packet<'_>) -> Result<(), Reason> {

@@ -96,6 +96,33 @@ fn are_not_taken_from_containers() {
 }
 
 #[test]
+fn do_not_hide_what_containers_send() {
+    let twice = || tagged(&from_box(&outgoing()));
+    with_attached(Hook::FromContainer, At::BoxPort, move |world| {
+        let hook = Hook::FromContainer;
+        meets(world, hook, "in-port0", &twice(), Reason::DropTagged);
+    });
+    with_attached(Hook::FromBridge, At::Bridge, move |world| {
+        let hook = Hook::FromBridge;
+        meets(world, hook, "in-port0", &twice(), Reason::DropTagged);
+    });
+}
+
+#[test]
+fn do_not_hide_tunnel_packets() {
+    with_attached(Hook::FromUplink, At::Uplink, |world| {
+        let twice = tagged(&tunnel().frame(&incoming().bytes()));
+        meets(
+            world,
+            Hook::FromUplink,
+            "far-up0",
+            &twice,
+            Reason::DropTagged,
+        );
+    });
+}
+
+#[test]
 fn do_not_pass_the_guard_of_the_uplink() {
     with_attached(Hook::FromUplink, At::Uplink, |world| {
         let frame = tunnel().frame(&incoming().bytes());

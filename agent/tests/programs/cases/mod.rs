@@ -135,6 +135,16 @@ const OUT_OF_REACH_AT: &[(Hook, Reason, &str)] = &[
         "the kernel grows no aggregate of unknown kind",
     ),
     (
+        Hook::FromContainer,
+        Reason::DropTagged,
+        "the tag that the kernel took off travels only on real devices: see `tagged`",
+    ),
+    (
+        Hook::FromBridge,
+        Reason::DropTagged,
+        "the tag that the kernel took off travels only on real devices: see `tagged`",
+    ),
+    (
         Hook::FromUplink,
         Reason::DropTagged,
         "the tag that the kernel took off travels only on real devices: see `tagged`",
@@ -173,6 +183,7 @@ fn possible(hook: Hook) -> Vec<Reason> {
                 DropForeignSource,
                 DropContainerTunnel,
                 DropNoMemory,
+                DropTagged,
                 Unguarded,
                 OtherAggregate,
                 NoSourceEndpoint,
