@@ -125,7 +125,9 @@ fn take(
     }
     // The guard comes first: the stack takes a tag of VLAN 0, and what goes to many, too.
     require_untagged(packet)?;
-    if !packet.is_for_host() || tunnel[16..22] != settings.vtep_mac {
+    // What bears our own MAC as its sender's the kernel takes for an echo, and drops.
+    let for_us = packet.is_for_host() && tunnel[16..22] == settings.vtep_mac;
+    if !for_us || tunnel[22..28] == settings.vtep_mac {
         return Err(Reason::OtherMac);
     }
     if packet.gso_size() != 0 {

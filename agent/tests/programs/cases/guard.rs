@@ -13,8 +13,8 @@ use super::{
 use crate::{
     frames::{Ip, Tunnel, UDP, udp},
     packets::{
-        BOX, BRIDGE, OUR_VTEP, PEER_VTEP, PORT, REMOTE, ROUTER_MAC, SLOW_REMOTE, SLOW_VTEP,
-        incoming, tunnel,
+        BOX, BRIDGE, OUR_VTEP, OUR_VTEP_MAC, PEER_VTEP, PORT, REMOTE, ROUTER_MAC, SLOW_REMOTE,
+        SLOW_VTEP, incoming, tunnel,
     },
     world::World,
 };
@@ -41,6 +41,9 @@ fn tunnels() -> Vec<Case> {
         outer("to all machines", OtherMac, |t| t.outer_macs.0 = [255; 6]),
         outer("to another VTEP", OtherMac, |t| t.inner_macs.0 = ROUTER_MAC),
         outer("to all VTEPs", OtherMac, |t| t.inner_macs.0 = [255; 6]),
+        outer("from our own VTEP's MAC", OtherMac, |t| {
+            t.inner_macs.1 = OUR_VTEP_MAC
+        }),
         outer("ARP inside", NotIpv4, |t| t.inner_kind = 0x0806),
         outer("IPv6 inside", NotIpv4, |t| t.inner_kind = 0x86dd),
         outer("a tag inside", NotIpv4, |t| t.inner_kind = 0x8100),
