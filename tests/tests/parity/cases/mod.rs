@@ -1,0 +1,36 @@
+//! The table, by what it is about.
+
+mod addresses;
+mod aggregates;
+mod ecn;
+mod errors;
+mod fragments;
+mod hops;
+mod inner;
+mod inward;
+mod options;
+mod sizes;
+mod tags;
+mod transports;
+
+use crate::case::Case;
+
+pub fn all() -> Vec<Case> {
+    [
+        sizes::cases(),
+        hops::cases(),
+        options::cases(),
+        ecn::cases(),
+        fragments::cases(),
+        addresses::cases(),
+        errors::cases(),
+        transports::cases(),
+        tags::cases(),
+        inward::cases(),
+        inner::cases(),
+        aggregates::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}

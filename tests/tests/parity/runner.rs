@@ -1,0 +1,139 @@
+//! Runs a case on both pairs, up to a marker that takes the slowest way there and back.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use weft_tests::{
+    capture::Seen,
+    craft::{Frame, Ip, word},
+    wait,
+    world::Kind,
+};
+
+use crate::{
+    allowed::Allowed,
+    case::{Case, From, Wire},
+    compare,
+    counts::{self, Counts},
+    pair::{Observed, Pair},
+    place::{flow, link},
+};
+
+/// The marker's first bytes; its number follows.
+const COOKIE: &[u8] = b"marks the end of";
+/// Its options have the kernel carry it, both ways: the record of its route is answered by one.
+const RECORD_ROUTE: [u8; 8] = [7, 7, 4, 0, 0, 0, 0, 1];
+/// What its way there and back moves.
+const MARKER: &str = "A out ip_options; A bridge port_passed; A by no_flow; B in udp_checksum; \
+    B over ip_options; B to no_flow; B out ip_options; B bridge port_passed; B by no_flow; \
+    A in udp_checksum; A over ip_options; A to no_flow";
+/// For every program to hang where it should.
+const SETTLED: Duration = Duration::from_secs(10);
+
+pub struct Runner {
+    kernel: Pair,
+    ours: Pair,
+    wire: Wire,
+    marker: Counts,
+    number: u16,
+    allowed: Allowed,
+    failures: Vec<String>,
+}
+
+impl Runner {
+    pub fn start() -> Result<Self> {
+        let mut runner = Self {
+            kernel: Pair::start(Kind::Kernel)?,
+            ours: Pair::start(Kind::Weft)?,
+            wire: Wire::Whole,
+            marker: counts::parse(MARKER)?,
+            number: 0,
+            allowed: Allowed::default(),
+            failures: Vec::new(),
+        };
+        runner.settle()?;
+        Ok(runner)
+    }
+
+    /// Until a marker alone moves exactly what it should.
+    fn settle(&mut self) -> Result<()> {
+        let nothing = Case::new("nothing", From::A, Vec::new(), "");
+        let settled = wait::until_true("the marker takes its way", SETTLED, || {
+            let (_, _, moved) = self.pass(&nothing)?;
+            Ok(moved == self.marker)
+        });
+        settled.with_context(|| self.ours.to_string())
+    }
+
+    /// Keeps what differs for the end; fails when the case could not be run.
+    pub fn run(&mut self, case: &Case) -> Result<()> {
+        self.try_run(case)
+            .with_context(|| format!("case {:?}\n{}", case.name, self.ours))
+    }
+
+    fn try_run(&mut self, case: &Case) -> Result<()> {
+        if self.wire != case.wire {
+            self.kernel.set_wire(case.wire)?;
+            self.ours.set_wire(case.wire)?;
+            self.wire = case.wire;
+        }
+        let (kernel, ours, moved) = self.pass(case)?;
+        let mut wrong = compare::observed(&kernel, &ours, &mut self.allowed, case);
+        let found = counts::without(moved, &self.marker)?;
+        if found != counts::parse(&case.counts)? {
+            wrong.push(format!(
+                "  counted  {}\n  expected {}",
+                counts::text(&found),
+                case.counts
+            ));
+        }
+        if !wrong.is_empty() {
+            self.failures
+                .push(format!("{}:\n{}", case.name, wrong.join("\n")));
+        }
+        Ok(())
+    }
+
+    /// Sends the case's frames and a marker through both pairs.
+    fn pass(&mut self, case: &Case) -> Result<(Observed, Observed, Counts)> {
+        self.number += 1;
+        let number = self.number;
+        let before = self.ours.counters()?;
+        let marker = [link(0).ip(&marker(number))];
+        for pair in [&mut self.kernel, &mut self.ours] {
+            pair.send(case.from, &case.frames)?;
+            pair.send(From::A, &marker)?;
+        }
+        let is_marker = |seen: &Seen| is_marker(&seen.frame, number);
+        let kernel = self.kernel.observe(&is_marker, case.late);
+        let kernel = kernel.context("on the kernel's pair")?;
+        let ours = self.ours.observe(&is_marker, case.late);
+        let ours = ours.context("on our pair")?;
+        let moved = counts::moved(&before, &self.ours.counters()?);
+        Ok((kernel, ours, moved))
+    }
+
+    /// Fails with all that differed, and with what was allowed and did not.
+    pub fn finish(mut self) -> Result<()> {
+        self.failures.extend(self.allowed.unused());
+        let count = self.failures.len();
+        ensure!(count == 0, "{count} failed\n{}", self.failures.join("\n"));
+        Ok(())
+    }
+}
+
+fn marker(number: u16) -> Ip {
+    let mut payload = COOKIE.to_vec();
+    payload.extend(number.to_be_bytes());
+    flow()
+        .echo(number, &payload)
+        .but(|ip| ip.options = RECORD_ROUTE.to_vec())
+}
+
+fn is_marker(frame: &Frame, number: u16) -> bool {
+    if frame.bytes.len() > 300 {
+        return false;
+    }
+    let at = frame.bytes.windows(COOKIE.len()).position(|w| w == COOKIE);
+    at.and_then(|at| word(&frame.bytes, at + COOKIE.len())) == Some(number)
+}
