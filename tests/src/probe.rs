@@ -1,10 +1,10 @@
 //! Runs the probe in a place and reads its report.
 
 use std::{
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Read as _},
     net::{Ipv4Addr, SocketAddrV4},
     os::unix::process::CommandExt as _,
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -21,6 +21,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Running {
     child: Option<Child>,
+    /// The output of a server, behind the line that says that it listens.
+    rest: Option<BufReader<ChildStdout>>,
     line: String,
 }
 
@@ -34,6 +36,7 @@ impl Running {
         let line = command::line(&command);
         Ok(Self {
             child: Some(child.with_context(|| line.clone())?),
+            rest: None,
             line,
         })
     }
@@ -43,12 +46,14 @@ impl Running {
         let mut server = Self::start(command)?;
         let out = server.child.as_mut().and_then(|child| child.stdout.take());
         let mut first = String::new();
-        BufReader::new(out.context("the server's output")?).read_line(&mut first)?;
+        let mut out = BufReader::new(out.context("the server's output")?);
+        out.read_line(&mut first)?;
         if first.trim() != "listening" {
             return Err(server
                 .wait()
                 .expect_err("a server that does not listen has ended"));
         }
+        server.rest = Some(out);
         Ok(server)
     }
 
@@ -58,6 +63,11 @@ impl Running {
             .child
             .take()
             .context("the probe was waited for already")?;
+        let mut rest = String::new();
+        if let Some(mut out) = self.rest.take() {
+            out.read_to_string(&mut rest)
+                .with_context(|| self.line.clone())?;
+        }
         let out = child
             .wait_with_output()
             .with_context(|| self.line.clone())?;
@@ -68,7 +78,7 @@ impl Running {
                 String::from_utf8_lossy(&out.stderr).trim()
             );
         }
-        Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+        Ok(rest + &String::from_utf8_lossy(&out.stdout))
     }
 
     pub fn report<T: DeserializeOwned>(self) -> Result<T> {
@@ -165,9 +175,14 @@ pub fn ensure_complete(what: &str, (a, b): (Udp, Udp)) -> Result<()> {
 
 /// A transfer from one place to another, hashed at both ends.
 pub fn transfer(from: &dyn Place, to: &dyn Place, port: u16, bytes: u64) -> Result<Tcp> {
+    transfer_with(from, to, port, &format!("--bytes {bytes}"))
+}
+
+/// The same with the probe's flags for the sender.
+pub fn transfer_with(from: &dyn Place, to: &dyn Place, port: u16, flags: &str) -> Result<Tcp> {
     let at = SocketAddrV4::new(to.address(), port);
     let _sink = serve(to, &format!("tcp-sink {at}"))?;
-    start(from, &format!("tcp-send --to {at} --bytes {bytes}"))?.report()
+    start(from, &format!("tcp-send --to {at} {flags}"))?.report()
 }
 
 /// One line over TCP, there and back; returns the address that the other end saw.

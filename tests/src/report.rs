@@ -91,6 +91,14 @@ pub struct Sent {
     pub refused: u64,
 }
 
+/// Datagrams sent or received, hashed in their order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Datagrams {
+    pub count: u64,
+    pub bytes: u64,
+    pub hash: u64,
+}
+
 /// What the receiving end of a transfer answers to the sending end.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct TcpSink {

@@ -4,7 +4,9 @@
 mod ask;
 mod brief;
 mod capture;
+mod datagrams;
 mod frames;
+mod hash;
 mod many;
 mod ping;
 mod sys;
@@ -69,6 +71,14 @@ enum Cli {
     Ping(PingOptions),
     /// Print the frames of one interface until killed.
     Capture { interface: String },
+    /// Hash the datagrams that come.
+    DatagramSink {
+        bind: SocketAddrV4,
+        #[arg(long)]
+        count: u64,
+    },
+    /// Send several datagrams in each call.
+    Datagrams(DatagramOptions),
     /// Send frames given on standard input, each line or batch of lines as it is.
     Frames(FramesOptions),
 }
@@ -117,6 +127,9 @@ struct TcpOptions {
     to: SocketAddrV4,
     #[arg(long)]
     bytes: u64,
+    /// From a file to the socket, within the kernel.
+    #[arg(long, conflicts_with = "pace")]
+    sendfile: bool,
     /// Mbit per second; without it as fast as it goes.
     #[arg(long)]
     pace: Option<u32>,
@@ -144,6 +157,20 @@ struct PingOptions {
     /// How long to wait for each reply.
     #[arg(long, default_value_t = 1000)]
     patience_ms: u64,
+}
+
+#[derive(Debug, Args)]
+struct DatagramOptions {
+    #[arg(long)]
+    to: SocketAddrV4,
+    /// Bytes of payload of each, but for the last of a call.
+    #[arg(long)]
+    size: usize,
+    /// Datagrams of a call.
+    #[arg(long)]
+    segments: usize,
+    #[arg(long)]
+    calls: u32,
 }
 
 #[derive(Debug, Args)]
@@ -187,6 +214,8 @@ fn run(cli: Cli) -> Result<()> {
         Cli::UdpMany { bind, to } => many::udp(bind, to),
         Cli::Ping(options) => print(&ping::ping(&options)?),
         Cli::Capture { interface } => capture::frames(&interface),
+        Cli::DatagramSink { bind, count } => print(&datagrams::sink(bind, count)?),
+        Cli::Datagrams(options) => print(&datagrams::send(&options)?),
         Cli::Frames(options) => frames::run(&options),
     }
 }

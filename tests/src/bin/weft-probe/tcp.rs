@@ -1,7 +1,7 @@
 //! Transfers over TCP whose content is hashed at both ends, and a line echo.
 
 use std::{
-    io::{BufRead as _, BufReader, Read, Write as _},
+    io::{self, BufRead as _, BufReader, Read, Seek as _, Write as _},
     net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpListener, TcpStream},
     thread,
     time::{Duration, Instant},
@@ -11,49 +11,14 @@ use anyhow::{Context as _, Result, ensure};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, socket};
 use weft_tests::report::{Tcp, TcpSink};
 
-use crate::{TcpOptions, sys};
+use crate::{
+    TcpOptions,
+    hash::{Content, Hash},
+    sys,
+};
 
 const BLOCK: usize = 64 * 1024;
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Content that differs in every block, so that a lost or doubled piece shows.
-#[derive(Debug)]
-struct Content {
-    state: u64,
-}
-
-impl Content {
-    fn fill(&mut self, block: &mut [u8]) {
-        for word in block.chunks_exact_mut(8) {
-            self.state ^= self.state << 13;
-            self.state ^= self.state >> 7;
-            self.state ^= self.state << 17;
-            word.copy_from_slice(&self.state.to_le_bytes());
-        }
-    }
-}
-
-/// Order matters to it, speed matters to us; nobody attacks it.
-#[derive(Debug)]
-struct Hash(u64);
-
-impl Hash {
-    fn new() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-
-    /// Every call but the last must bring a multiple of eight bytes.
-    fn add(&mut self, bytes: &[u8]) {
-        for piece in bytes.chunks(8) {
-            let mut word = [0_u8; 8];
-            for (to, from) in word.iter_mut().zip(piece) {
-                *to = *from;
-            }
-            let mixed = (self.0 ^ u64::from_le_bytes(word)).wrapping_mul(0x0000_0100_0000_01b3);
-            self.0 = mixed.rotate_left(29);
-        }
-    }
-}
 
 /// Serves until killed, one thread a connection.
 pub(crate) fn sink(bind: SocketAddrV4) -> Result<()> {
@@ -71,7 +36,7 @@ pub(crate) fn sink(bind: SocketAddrV4) -> Result<()> {
         }
         let answer = serde_json::to_string(&TcpSink {
             bytes,
-            hash: hash.0,
+            hash: hash.value(),
         })?;
         writeln!(stream, "{answer}").context("answer the sender")
     })
@@ -79,9 +44,7 @@ pub(crate) fn sink(bind: SocketAddrV4) -> Result<()> {
 
 pub(crate) fn send(options: &TcpOptions) -> Result<Tcp> {
     let mut stream = connect_to(options.to)?;
-    let mut content = Content {
-        state: 0x9e37_79b9_7f4a_7c15,
-    };
+    let mut content = Content::new();
     let mut hash = Hash::new();
     let mut block = vec![0_u8; BLOCK];
     let (mut sent, mut longest) = (0_u64, Duration::ZERO);
@@ -89,6 +52,9 @@ pub(crate) fn send(options: &TcpOptions) -> Result<Tcp> {
     let end = options
         .stop_after
         .map(|ms| start + Duration::from_millis(ms));
+    if options.sendfile {
+        sent = send_file(&mut stream, options.bytes, &mut hash)?;
+    }
     while sent < options.bytes && end.is_none_or(|end| Instant::now() < end) {
         content.fill(&mut block);
         let left = usize::try_from(options.bytes - sent)
@@ -117,12 +83,31 @@ pub(crate) fn send(options: &TcpOptions) -> Result<Tcp> {
     Ok(Tcp {
         sent,
         received: sink.bytes,
-        equal: sink.hash == hash.0,
+        equal: sink.hash == hash.value(),
         retransmits: again.all,
         needless: again.needless,
         milliseconds: millis(start.elapsed()),
         longest_stall_ms: millis(longest),
     })
+}
+
+/// Hands a file's pages to the socket: the segments' data lies in pieces of memory elsewhere.
+fn send_file(stream: &mut TcpStream, bytes: u64, hash: &mut Hash) -> Result<u64> {
+    let mut file = tempfile::tempfile().context("make a file")?;
+    let mut content = Content::new();
+    let mut block = vec![0_u8; BLOCK];
+    let mut written = 0;
+    while written < bytes {
+        content.fill(&mut block);
+        let left = usize::try_from(bytes - written).unwrap_or(BLOCK).min(BLOCK);
+        let piece = block.get(..left).unwrap_or_default();
+        file.write_all(piece).context("write the file")?;
+        hash.add(piece);
+        written += piece.len() as u64;
+    }
+    file.rewind().context("rewind the file")?;
+    // From a file to a socket this is sendfile(2).
+    io::copy(&mut file, stream).context("send the file")
 }
 
 pub(crate) fn echo(bind: SocketAddrV4) -> Result<()> {
