@@ -7,6 +7,8 @@ use crate::compare::{Point, What};
 struct Entry {
     what: What,
     point: Option<Point>,
+    /// Whether hosts must follow connections for it to be met.
+    followed: bool,
     /// Of these cases only; of every one without.
     cases: &'static [&'static str],
     why: &'static str,
@@ -16,6 +18,7 @@ const LIST: &[Entry] = &[
     Entry {
         what: What::OuterId,
         point: None,
+        followed: false,
         cases: &[],
         why: "DESIGN.md leaves the outer id free: it varies, and means nothing unless a router \
               takes the packet apart",
@@ -23,14 +26,24 @@ const LIST: &[Entry] = &[
     Entry {
         what: What::OuterUdpSum,
         point: None,
+        followed: false,
         cases: &[],
         why: "DESIGN.md leaves the outer UDP checksum free: none is allowed on IPv4",
     },
     Entry {
         what: What::OwnId,
         point: None,
+        followed: false,
         cases: &[],
         why: "each network namespace numbers the packets that it makes itself by a secret of its own",
+    },
+    Entry {
+        what: What::Invalid,
+        point: None,
+        followed: true,
+        cases: &[],
+        why: "what belongs to no connection is dropped where the stack carries it, and what the fast \
+              path takes meets no such drop (README, the packet's way)",
     },
     Entry {
         cases: &["a tunnel of its own to the far node"],
@@ -72,6 +85,7 @@ const LIST: &[Entry] = &[
 const GUARD: Entry = Entry {
     what: What::Missing,
     point: None,
+    followed: false,
     cases: &[],
     why: "",
 };
@@ -98,9 +112,12 @@ impl Allowed {
     }
 
     /// What the list allows and nothing met: an entry, or a case of one.
-    pub fn unused(&self) -> Vec<String> {
+    pub fn unused(&self, followed: bool) -> Vec<String> {
         let mut unused = Vec::new();
         for (place, entry) in LIST.iter().enumerate() {
+            if entry.followed != followed {
+                continue;
+            }
             let by = |case: &str| self.met.contains(&(place, case.to_owned()));
             let anybody = self.met.iter().any(|(met, _)| *met == place);
             let idle = entry.cases.iter().filter(|case| !by(case));

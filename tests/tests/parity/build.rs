@@ -51,6 +51,26 @@ pub fn carry(
     Ok(agents)
 }
 
+/// What the hosts' packet filters say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rules {
+    /// Nothing but what the agents write.
+    None,
+    /// Connections are followed, and what belongs to none is dropped, as kube-proxy has it.
+    Stateful,
+}
+
+impl Rules {
+    pub fn write(self, host: &Host) -> Result<()> {
+        if self == Self::Stateful {
+            host.run("iptables -A FORWARD -m conntrack --ctstate INVALID -j DROP")?;
+            // Where somebody translates, redirects are not sent; one of our agent's rules counts.
+            host.run("iptables -t nat -A POSTROUTING -s 198.51.100.0/24 -j MASQUERADE")?;
+        }
+        Ok(())
+    }
+}
+
 /// The host's end of the wire.
 pub fn uplink(host: &Host, number: usize) -> Result<()> {
     quiet(&host.ns)?;

@@ -34,6 +34,9 @@ pub struct Case {
     pub counts: String,
     /// Frames that the first container gets only after a time: of resolution, of reassembly.
     pub late: usize,
+    /// Not for hosts that follow connections: pieces are put together there, and cut otherwise; or
+    /// what comes late does not come at all, and cannot be waited for.
+    pub stateless: bool,
 }
 
 impl Case {
@@ -45,11 +48,17 @@ impl Case {
             frames,
             counts: counts.to_owned(),
             late: 0,
+            stateless: false,
         }
     }
 
     pub fn late(mut self, frames: usize) -> Self {
         self.late = frames;
+        self
+    }
+
+    pub fn stateless(mut self) -> Self {
+        self.stateless = true;
         self
     }
 

@@ -38,31 +38,35 @@ pub enum What {
     Missing,
     /// Only ours does.
     Extra,
+    /// Only ours does, and the kernel's did before it dropped what belongs to no connection.
+    Invalid,
     Order,
     Bytes,
     Offload,
 }
 
+/// What one case showed on all pairs.
+pub struct Shown {
+    pub kernel: Observed,
+    /// The kernel's, on hosts that follow no connections, where the others do.
+    pub bare: Option<Observed>,
+    pub ours: Observed,
+}
+
 /// Every difference that is not allowed, for people.
-pub fn observed(
-    kernel: &Observed,
-    ours: &Observed,
-    allowed: &mut Allowed,
-    case: &Case,
-) -> Vec<String> {
-    let points = [
-        (Point::A, &kernel.at_a, &ours.at_a),
-        (Point::B, &kernel.at_b, &ours.at_b),
-        (Point::There, &kernel.wire_there, &ours.wire_there),
-        (Point::Back, &kernel.wire_back, &ours.wire_back),
-    ];
+pub fn observed(shown: &Shown, allowed: &mut Allowed, case: &Case) -> Vec<String> {
+    let Shown { kernel, bare, ours } = shown;
     let mut wrong = Vec::new();
-    for (point, kernel, ours) in points {
+    for point in [Point::A, Point::B, Point::There, Point::Back] {
         // What was put there, and the kernel writes into what a capture still holds.
-        if (point, case.from) == (Point::There, From::Wire) {
+        let there = (point, case.from) == (Point::There, From::Wire);
+        // The same with what is put together and forwarded on.
+        let followed = bare.is_some() && matches!(point, Point::There | Point::Back);
+        if there || followed {
             continue;
         }
-        for (what, text) in lists(kernel, ours) {
+        let bare = bare.as_ref().map_or(&[][..], |bare| bare.at(point));
+        for (what, text) in lists(kernel.at(point), bare, ours.at(point)) {
             if !allowed.meets(what, point, &case.name) {
                 wrong.push(format!("  {point:?} {what:?} {text}"));
             }
@@ -72,38 +76,43 @@ pub fn observed(
 }
 
 /// Pairs the frames that are equal but for what is free, then those that are left in their order.
-fn lists(kernel: &[Frame], ours: &[Frame]) -> Vec<(What, String)> {
+fn lists(kernel: &[Frame], bare: &[Frame], ours: &[Frame]) -> Vec<(What, String)> {
     let mut differences = Vec::new();
     let mut left: Vec<(usize, &Frame)> = ours.iter().enumerate().collect();
     let mut unpaired = Vec::new();
     let mut last = 0;
     for frame in kernel {
-        let equal = |(_, other): &(usize, &Frame)| {
-            frames(frame, other)
-                .iter()
-                .all(|(what, _)| matches!(what, What::OuterId | What::OuterUdpSum | What::OwnId))
-        };
-        match left.iter().position(equal) {
+        match left.iter().position(|(_, other)| same(frame, other)) {
             Some(at) => {
                 let (place, other) = left.remove(at);
                 differences.extend(frames(frame, other));
                 if place < last {
-                    differences.push((What::Order, shown(other)));
+                    differences.push((What::Order, line(other)));
                 }
                 last = last.max(place);
             }
             None => unpaired.push(frame),
         }
     }
-    let mut left = left.into_iter().map(|(_, frame)| frame);
+    let left = left.into_iter().map(|(_, frame)| frame);
+    let (invalid, left): (Vec<_>, Vec<_>) =
+        left.partition(|frame| bare.iter().any(|other| same(other, frame)));
+    differences.extend(invalid.iter().map(|frame| (What::Invalid, line(frame))));
+    let mut left = left.into_iter();
     for frame in unpaired {
         match left.next() {
             Some(other) => differences.extend(frames(frame, other)),
-            None => differences.push((What::Missing, shown(frame))),
+            None => differences.push((What::Missing, line(frame))),
         }
     }
-    differences.extend(left.map(|frame| (What::Extra, shown(frame))));
+    differences.extend(left.map(|frame| (What::Extra, line(frame))));
     differences
+}
+
+/// Whether two frames differ in nothing but what is free.
+fn same(kernel: &Frame, ours: &Frame) -> bool {
+    let free = |what| matches!(what, What::OuterId | What::OuterUdpSum | What::OwnId);
+    frames(kernel, ours).iter().all(|(what, _)| free(*what))
 }
 
 fn frames(kernel: &Frame, ours: &Frame) -> Vec<(What, String)> {
@@ -121,7 +130,7 @@ fn frames(kernel: &Frame, ours: &Frame) -> Vec<(What, String)> {
         kernel_offload.partial = None;
     }
     if k != o {
-        let text = format!("\n    kernel {}\n    ours   {}", shown(kernel), shown(ours));
+        let text = format!("\n    kernel {}\n    ours   {}", line(kernel), line(ours));
         differences.push((What::Bytes, text));
     }
     if kernel_offload != our_offload {
@@ -201,7 +210,7 @@ fn udp_sum_holds(frame: &Frame) -> bool {
     internet_of(&[addresses, &[0, UDP], &len, datagram]) == 0
 }
 
-fn shown(frame: &Frame) -> String {
+fn line(frame: &Frame) -> String {
     let line = frame.line();
     let end = line
         .char_indices()
@@ -220,7 +229,7 @@ mod tests {
     use weft_tests::craft::Sum;
 
     fn what(kernel: &[Frame], ours: &[Frame]) -> Vec<What> {
-        lists(kernel, ours)
+        lists(kernel, &[], ours)
             .into_iter()
             .map(|found| found.0)
             .collect()
@@ -234,6 +243,8 @@ mod tests {
         assert_eq!(what(&list, &list), []);
         assert_eq!(what(&list, &list[..1]), [What::Missing]);
         assert_eq!(what(&list[1..], &list), [What::Extra]);
+        let dropped = lists(&list[1..], &list, &list);
+        assert_eq!(dropped.first().map(|found| found.0), Some(What::Invalid));
         assert_eq!(what(&list, &[second.clone(), first.clone()]), [What::Order]);
         for at in 0..first.bytes.len() {
             let damaged = first.clone().but(|frame| frame.bytes[at] ^= 1);

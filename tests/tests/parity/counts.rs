@@ -55,6 +55,15 @@ pub fn parse(text: &str) -> Result<Counts> {
     Ok(counts)
 }
 
+/// Whether all of it is taken by programs.
+pub fn is_fast(counts: &Counts) -> bool {
+    let fast = ["taken", "taken_aggregate", "aggregate"];
+    let all = counts
+        .keys()
+        .all(|(_, _, reason)| fast.contains(&reason.as_str()));
+    all && !counts.is_empty()
+}
+
 /// What moved, without the noise.
 pub fn moved(before: &[Counters; 2], after: &[Counters; 2]) -> Counts {
     let mut counts = Counts::new();

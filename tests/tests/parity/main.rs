@@ -16,20 +16,46 @@ mod pair;
 mod place;
 mod runner;
 mod seen;
+mod sockets;
 
 use std::collections::BTreeSet;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use weft_tests::world::Kind;
 
-#[test]
-fn every_packet_fares_as_in_the_kernel() -> Result<()> {
-    let mut runner = runner::Runner::start()?;
+use crate::{build::Rules, case::Case, pair::Pair, runner::Runner};
+
+/// The whole table.
+fn run(rules: Rules) -> Result<()> {
+    let mut runner = Runner::start(rules)?;
     let table = cases::all();
     let names: BTreeSet<_> = table.iter().map(|case| &case.name).collect();
     ensure!(names.len() == table.len(), "two cases of one name");
     ensure!(table.len() >= 300, "only {} cases", table.len());
-    for case in &table {
+    let run = |case: &&Case| rules == Rules::None || !case.stateless;
+    for case in table.iter().filter(run) {
         runner.run(case)?;
     }
     runner.finish()
+}
+
+#[test]
+fn every_packet_fares_as_in_the_kernel() -> Result<()> {
+    run(Rules::None)
+}
+
+#[test]
+fn every_packet_fares_so_where_connections_are_followed() -> Result<()> {
+    run(Rules::Stateful)
+}
+
+#[test]
+fn every_byte_of_sockets_arrives_as_through_the_kernel() -> Result<()> {
+    let kernel = Pair::start(Kind::Kernel, Rules::None)?;
+    let ours = Pair::start(Kind::Weft, Rules::None)?;
+    for case in &sockets::table() {
+        let done = sockets::check(case, &kernel, &ours);
+        done.with_context(|| format!("{}\n{ours}", case.name))?;
+    }
+    Ok(())
 }

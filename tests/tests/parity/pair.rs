@@ -18,10 +18,12 @@ use weft_tests::{
 };
 
 use crate::{
-    build,
+    build::{self, Rules},
     case::{From, Wire},
+    compare::Point,
     place::{A, B, Owner, THIRD, mac},
     seen::{is_ip, is_received, plain},
+    sockets::Air,
 };
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -48,13 +50,25 @@ pub struct Observed {
     pub wire_back: Vec<Frame>,
 }
 
+impl Observed {
+    pub fn at(&self, point: Point) -> &[Frame] {
+        match point {
+            Point::A => &self.at_a,
+            Point::B => &self.at_b,
+            Point::There => &self.wire_there,
+            Point::Back => &self.wire_back,
+        }
+    }
+}
+
 impl Pair {
-    pub fn start(kind: Kind) -> Result<Self> {
+    pub fn start(kind: Kind, rules: Rules) -> Result<Self> {
         let lab = Lab::new(&format!("parity {kind:?}"), 2)?;
         lab.etcd.put_config(CONFIG)?;
         let hosts = [lab.host(0)?, lab.host(1)?];
         for (number, host) in hosts.iter().enumerate() {
             build::uplink(host, number)?;
+            rules.write(host)?;
         }
         let envs = THIRD.map(build::env);
         let agents = build::carry(kind, &lab, &hosts, &envs)?;
@@ -162,6 +176,30 @@ impl Pair {
     pub fn counters(&self) -> Result<[Counters; 2]> {
         let [a, b] = &self.hosts;
         Ok([a.counters()?, b.counters()?])
+    }
+
+    /// What becomes of tunnel packets that have left the first host.
+    pub fn set_air(&self, air: Air) -> Result<()> {
+        let switch = &self.lab.switch;
+        switch.run("nft flush ruleset")?;
+        if air == Air::Lossy {
+            switch.run("nft add table netdev air")?;
+            let hook = "{ type filter hook ingress device p1 priority 0 ; }";
+            switch.run(&format!("nft add chain netdev air in {hook}"))?;
+            let lost = "udp dport 8472 numgen random mod 100 0 drop";
+            switch.run(&format!("nft add rule netdev air in {lost}"))?;
+        }
+        // A veth pair gathers only what comes from a device that cuts.
+        let [cut, gather, list] = match air {
+            Air::Clear | Air::Lossy => ["on", "off", "off"],
+            Air::Gathered => ["off", "on", "off"],
+            Air::Listed => ["off", "on", "on"],
+        };
+        switch.run(&format!("ethtool -K p2 tso {cut}"))?;
+        let [_, far] = &self.hosts;
+        far.run(&format!("ethtool -K eth0 gro {gather} rx-gro-list {list}"))?;
+        // As it is from the start; what a capture holds does not matter here.
+        far.run("ethtool -K flannel.1 gro on").map(drop)
     }
 
     /// Whether aggregates cross the wire whole.

@@ -97,7 +97,8 @@ pub fn cases() -> Vec<Case> {
             &echo(to(inside(1, 79))),
             "B in no_endpoint; B over no_endpoint; B by no_flow; A in udp_checksum; A over taken",
         )
-        .late(1),
+        .late(1)
+        .stateless(),
         case(
             "for another subnet",
             &echo(to(Ipv4Addr::new(188, 172, 99, 5))),
