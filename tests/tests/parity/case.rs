@@ -13,6 +13,8 @@ pub enum From {
     B,
     /// The wire, at the second host's uplink.
     Wire,
+    /// The wire, at the first host's.
+    Near,
 }
 
 /// How the uplinks treat aggregates.

@@ -36,6 +36,13 @@ fn run(rules: Rules) -> Result<()> {
     for case in table.iter().filter(run) {
         runner.run(case)?;
     }
+    if rules == Rules::None {
+        runner.run(&cases::told())?;
+        runner.narrow(cases::TOLD)?;
+        for case in &cases::narrow() {
+            runner.run(case)?;
+        }
+    }
     runner.finish()
 }
 

@@ -30,7 +30,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 
 pub struct Pair {
     // In the order in which they go.
-    senders: [Sender; 3],
+    senders: [Sender; 4],
     captures: [Capture; 3],
     /// For sockets: their links are as wide as the overlay.
     pub containers: [Container; 2],
@@ -92,6 +92,7 @@ impl Pair {
             Sender::start(a, "eth0")?,
             Sender::start(b, "eth0")?,
             Sender::in_namespace(&lab.switch, "p2")?,
+            Sender::in_namespace(&lab.switch, "p1")?,
         ];
         let captures = [
             Capture::in_namespace(&a.ns, "eth0")?,
@@ -131,11 +132,12 @@ impl Pair {
     }
 
     pub fn send(&mut self, from: From, frames: &[Frame]) -> Result<()> {
-        let [a, b, wire] = &mut self.senders;
+        let [a, b, wire, near] = &mut self.senders;
         match from {
             From::A => a.send(frames),
             From::B => b.send(frames),
             From::Wire => wire.send(frames),
+            From::Near => near.send(frames),
         }
     }
 
@@ -169,6 +171,14 @@ impl Pair {
             at_b: pick(&at_b, false),
             wire_there: pick(&wire_seen, false),
             wire_back: pick(&wire_seen, true),
+        })
+    }
+
+    /// Waits until our first host's programs send the peer nothing larger.
+    pub fn knows_mtu(&self, mtu: u32) -> Result<()> {
+        let [a, _] = &self.hosts;
+        wait::until_true("the path's MTU is known", LIMIT, || {
+            Ok(a.peers()?.iter().all(|peer| peer.mtu == Some(mtu)))
         })
     }
 

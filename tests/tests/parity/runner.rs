@@ -71,6 +71,13 @@ impl Runner {
         settled.with_context(|| self.ours.to_string())
     }
 
+    /// Waits until ours knows of a narrow path what a case has told both.
+    pub fn narrow(&self, mtu: u32) -> Result<()> {
+        self.ours
+            .knows_mtu(mtu)
+            .with_context(|| self.ours.to_string())
+    }
+
     /// Keeps what differs for the end; fails when the case could not be run.
     pub fn run(&mut self, case: &Case) -> Result<()> {
         self.try_run(case)

@@ -8,12 +8,20 @@ mod fragments;
 mod hops;
 mod inner;
 mod inward;
+mod narrow;
 mod options;
 mod sizes;
 mod tags;
 mod transports;
 
 use crate::case::Case;
+
+pub use narrow::{TOLD, told};
+
+/// Once the path is known to be narrow.
+pub fn narrow() -> Vec<Case> {
+    narrow::cases()
+}
 
 pub fn all() -> Vec<Case> {
     [
