@@ -15,7 +15,7 @@ use weft_common::{
 
 use super::{
     allow::{Place, foreign, kept_ports},
-    desired::{Desired, Guard, View, desired, obstacles},
+    desired::{Desired, Guard, KernelDefaults, View, desired, obstacles},
     flowkeeper::{FlowKeeper, Promotion},
     hops::Hops,
     plan::{Plan, plan, records},
@@ -152,6 +152,7 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
             None => None,
         };
         report.uplink_wrong = self.uplink.look(&host, &self.netlink).await.err();
+        self.follow_defaults();
         let underlay = Underlay::new(&self.uplink.uplink, &self.network);
         self.follow_endpoints(&host, seen.as_ref(), underlay.link);
         let provisional = self.follow_provisional(seen.as_ref());
@@ -367,6 +368,16 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
             }
             Err(error) => self.memory.complain(failures, error.to_string()),
         }
+    }
+
+    /// The kernel's tunnels go by these settings from one packet to the next. No event tells of a
+    /// change; what cannot be read stays as it was.
+    fn follow_defaults(&mut self) {
+        let KernelDefaults { ports, ttl } = self.kernel;
+        self.kernel = KernelDefaults {
+            ports: self.sysctls.local_port_range().unwrap_or(ports),
+            ttl: self.sysctls.default_ttl().unwrap_or(ttl),
+        };
     }
 
     fn ignored(&self, desired: &Desired) -> Vec<(String, String)> {

@@ -56,7 +56,7 @@ pub struct Reconciler<N, D> {
     pub uplink: UplinkWatch,
     /// Kernel settings that are kept.
     pub sysctls: Sysctls,
-    /// Kernel defaults.
+    /// Kernel defaults, as last read.
     pub kernel: KernelDefaults,
     /// Whether packets may be taken.
     pub allow: Allow,

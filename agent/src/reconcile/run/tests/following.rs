@@ -159,3 +159,18 @@ async fn forwarding_that_a_stranger_turns_off_is_turned_on_again() {
         .await;
     assert!(world.report().failures[0].contains("ip_forward"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_the_kernels_tunnels_go_by_is_followed() {
+    let mut world = World::settled(&[5]).await;
+    let folder = world.root.path().join("net/ipv4");
+    std::fs::write(folder.join("ip_default_ttl"), "77\n").unwrap();
+    std::fs::write(folder.join("ip_local_port_range"), "40000\t40999\n").unwrap();
+    let changed = Instant::now();
+    let follows = |world: &World| {
+        let settings = world.datapath.lock().unwrap().state.settings;
+        settings.is_some_and(|now| (now.ttl, now.port_min, now.port_max) == (77, 40000, 40999))
+    };
+    world.until("it is followed", follows).await;
+    assert!(changed.elapsed() <= RESYNC + Duration::from_millis(10));
+}
