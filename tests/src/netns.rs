@@ -78,7 +78,7 @@ impl Netns {
 
     /// Writes one setting of `/proc/sys`, named with slashes.
     pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {
-        let text = format!("printf %s {value} > /proc/sys/{key}");
+        let text = format!("printf %s '{value}' > /proc/sys/{key}");
         command::run(self.command("sh").args(["-c", &text])).map(drop)
     }
 }

@@ -174,6 +174,12 @@ impl Pair {
         })
     }
 
+    /// A setting of the first host's kernel.
+    pub fn set(&self, key: &str, value: &str) -> Result<()> {
+        let [a, _] = &self.hosts;
+        a.ns.sysctl(key, value)
+    }
+
     /// Waits until our first host's programs send the peer nothing larger.
     pub fn knows_mtu(&self, mtu: u32) -> Result<()> {
         let [a, _] = &self.hosts;

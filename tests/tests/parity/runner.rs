@@ -71,6 +71,20 @@ impl Runner {
         settled.with_context(|| self.ours.to_string())
     }
 
+    /// Changes settings of the first host's kernel on all pairs; ours must follow in time.
+    pub fn set(&mut self, settings: &[(&str, &str)], case: &Case) -> Result<()> {
+        for pair in self.pairs() {
+            for (key, value) in settings {
+                pair.set(key, value)?;
+            }
+        }
+        let followed = wait::until_true("the settings are followed", SETTLED, || {
+            let (shown, _) = self.pass(case)?;
+            Ok(compare::observed(&shown, &mut self.allowed, case).is_empty())
+        });
+        followed.with_context(|| self.ours.to_string())
+    }
+
     /// Waits until ours knows of a narrow path what a case has told both.
     pub fn narrow(&self, mtu: u32) -> Result<()> {
         self.ours
