@@ -48,19 +48,29 @@ const NO_QUEUE: [&str; 2] = ["noqueue", "noop"];
 /// Why a port's packets stay with the kernel, if they do: something on it would be skipped, or
 /// packets cannot be put into the container past the stack.
 #[must_use]
-pub fn kept(port: &Link, foreign: &Foreign) -> Option<String> {
+pub fn kept(host: &ObservedHost, port: &Link, foreign: &Foreign) -> Option<String> {
     if port.kind != CABLE {
         return Some("not a veth pair with its other end in a container".to_owned());
     }
-    let queue = port.qdisc.as_ref();
-    if let Some(queue) = queue.filter(|queue| !NO_QUEUE.contains(&queue.as_str())) {
+    if let Some(queue) = queue(port) {
         return Some(format!("has the queueing discipline {queue}"));
+    }
+    let bridge = port.master.and_then(|master| host.links.get(&master));
+    if let Some(queue) = bridge.and_then(queue) {
+        return Some(format!("its bridge has the queueing discipline {queue}"));
     }
     [Some(port.index), port.master]
         .into_iter()
         .flatten()
         .find_map(|link| foreign.get(&link))
         .map(|what| format!("{what} of others is on its way"))
+}
+
+/// What a device does to packets before it sends them.
+#[must_use]
+pub fn queue(link: &Link) -> Option<&str> {
+    let queue = link.qdisc.as_deref();
+    queue.filter(|queue| !NO_QUEUE.contains(queue))
 }
 
 impl Endpoint {
@@ -84,7 +94,7 @@ impl Endpoint {
     ) -> Option<EndpointEntry> {
         let bridge = host.links.get(&self.bridge)?;
         let port = host.links.get(&self.port)?;
-        let flags = flags(port, hooked, foreign);
+        let flags = flags(host, port, hooked, foreign);
         Some(EndpointEntry {
             ifindex: self.port.get(),
             mac: self.mac.0,
@@ -110,14 +120,14 @@ pub fn port_entry(
         bridge_mac: bridge.mac?.0,
         _pad: [0; 2],
         bridge_mtu: bridge.mtu,
-        flags: flags(port, hooked, foreign),
+        flags: flags(host, port, hooked, foreign),
     })
 }
 
-fn flags(port: &Link, hooked: bool, foreign: &Foreign) -> u32 {
+fn flags(host: &ObservedHost, port: &Link, hooked: bool, foreign: &Foreign) -> u32 {
     let bit = |on: bool, bit: u32| if on { bit } else { 0 };
     bit(port.kind == CABLE, ENDPOINT_PEER)
-        | bit(kept(port, foreign).is_some(), ENDPOINT_KERNEL)
+        | bit(kept(host, port, foreign).is_some(), ENDPOINT_KERNEL)
         | bit(hooked, ENDPOINT_HOOKED)
 }
 
@@ -206,6 +216,7 @@ pub fn join(
             subnet.contains(*address)
                 && !own.contains_key(*address)
                 && bridges.contains(&endpoint.bridge)
+                && !is_diverted(host, subnet, **address, endpoint.bridge)
                 && survives(endpoint, host, bridges, &ports, seen.get(*address))
         })
         .map(|(address, endpoint)| (*address, *endpoint))
@@ -223,6 +234,9 @@ pub fn join(
         if !known || !bridges.contains(link) || own.contains_key(address) {
             continue;
         }
+        if is_diverted(host, subnet, *address, *link) {
+            continue;
+        }
         if let Some(port) = ports.get(&(*link, mac)) {
             now.insert(
                 *address,
@@ -235,6 +249,24 @@ pub fn join(
         }
     }
     now
+}
+
+/// Whether a route within the subnet leads the address elsewhere than to this bridge: then that is
+/// where the stack delivers.
+fn is_diverted(host: &ObservedHost, subnet: Ipv4Net, address: Ipv4Addr, bridge: IfIndex) -> bool {
+    let covers =
+        |net: &IpNet| net.prefix_len() > subnet.prefix_len() && net.contains(&IpAddr::V4(address));
+    let away = host
+        .routes
+        .iter()
+        .filter(|route| covers(&route.destination));
+    let best = away.max_by_key(|route| route.destination.prefix_len());
+    let refused = host.nowhere.iter().filter(|net| covers(net));
+    let refused = refused.map(IpNet::prefix_len).max();
+    match best {
+        Some(route) => route.link != bridge || refused > Some(route.destination.prefix_len()),
+        None => refused.is_some(),
+    }
 }
 
 /// Whether a port is in its bridge, up, and has carrier.

@@ -1,7 +1,7 @@
 //! One test for each rule of when an endpoint begins and ends.
 
 use super::*;
-use crate::netlink::Neighbour;
+use crate::netlink::{Neighbour, Route};
 
 const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
 const OTHER: Mac = Mac([2, 0, 0, 0, 0, 2]);
@@ -209,6 +209,40 @@ fn the_hosts_own_addresses_are_none() {
 }
 
 #[test]
+fn an_address_that_is_routed_elsewhere_is_none() {
+    let net = |text: &str| text.parse::<IpNet>().unwrap();
+    for (nowhere, routes, is_one) in [
+        (vec![], vec![], true),
+        (vec!["10.1.2.7/32"], vec![], false),
+        (vec!["10.1.2.8/32", "10.1.0.0/16"], vec![], true),
+        (vec![], vec![("10.1.2.0/28", 12)], false),
+        (vec![], vec![("10.1.2.0/28", 12), ("10.1.2.7/32", 10)], true),
+        (vec!["10.1.2.0/28"], vec![("10.1.2.7/32", 10)], true),
+        (vec!["10.1.2.7/32"], vec![("10.1.2.0/28", 10)], false),
+    ] {
+        let mut world = World::new();
+        let said = format!("{nowhere:?} {routes:?}");
+        world.host.nowhere = nowhere.into_iter().map(net).collect();
+        world.host.routes = routes
+            .into_iter()
+            .map(|(destination, link)| Route {
+                destination: net(destination),
+                gateway: None,
+                link: index(link),
+                onlink: false,
+                metric: 0,
+                protocol: 4,
+            })
+            .collect();
+        assert_eq!(world.now().is_some(), is_one, "kept: {said}");
+        world.before.clear();
+        world.neighbour(Some(MAC), NeighbourState::Valid);
+        world.learned(MAC, 11);
+        assert_eq!(world.now().is_some(), is_one, "begun: {said}");
+    }
+}
+
+#[test]
 fn bridges_are_found_by_address_and_kind() {
     let mut world = World::new();
     assert_eq!(
@@ -272,6 +306,7 @@ fn a_port_with_something_on_it_is_the_kernels() {
         Some(2),
     );
     let nobody = Foreign::new();
+    let host = ObservedHost::default();
     for (queue, is_kept) in [
         (None, false),
         (Some("noqueue"), false),
@@ -280,13 +315,27 @@ fn a_port_with_something_on_it_is_the_kernels() {
         (Some("fq_codel"), true),
     ] {
         port.qdisc = queue.map(str::to_owned);
-        assert_eq!(kept(&port, &nobody).is_some(), is_kept, "{queue:?}");
+        assert_eq!(kept(&host, &port, &nobody).is_some(), is_kept, "{queue:?}");
     }
     port.qdisc = None;
+    let mut host = ObservedHost::default();
+    for (queue, is_kept) in [("noqueue", false), ("tbf", true)] {
+        let mut bridge = link(
+            2,
+            LinkKind::Bridge {
+                vlan_filtering: false,
+            },
+            None,
+        );
+        bridge.qdisc = Some(queue.to_owned());
+        host.links.insert(bridge.index, bridge);
+        assert_eq!(kept(&host, &port, &nobody).is_some(), is_kept, "{queue}");
+    }
+    let host = ObservedHost::default();
     for (device, is_kept) in [(7, true), (2, true), (3, false)] {
         let device = IfIndex::try_from(device).unwrap();
         let foreign = Foreign::from([(device, "\"shaper\"".to_owned())]);
-        assert_eq!(kept(&port, &foreign).is_some(), is_kept, "{device}");
+        assert_eq!(kept(&host, &port, &foreign).is_some(), is_kept, "{device}");
     }
     for kind in [
         LinkKind::Veth {
@@ -294,6 +343,6 @@ fn a_port_with_something_on_it_is_the_kernels() {
         },
         LinkKind::Other("tun".to_owned()),
     ] {
-        assert!(kept(&link(7, kind, Some(2)), &nobody).is_some());
+        assert!(kept(&host, &link(7, kind, Some(2)), &nobody).is_some());
     }
 }

@@ -145,8 +145,19 @@ pub struct RoutingRule {
     pub destination: Option<Ipv4Net>,
     /// Applies to this IP protocol only.
     pub protocol: Option<u8>,
+    /// Applies to packets that came in by this interface; `lo` are the host's own.
+    pub input: Option<String>,
     /// Applies to all packets but those.
     pub inverted: bool,
+}
+
+/// Which of a device's packets a filter sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Side {
+    /// What comes in.
+    Ingress,
+    /// What goes out.
+    Egress,
 }
 
 /// How good an address is as a source. The order of the fields and values is the order of
@@ -175,10 +186,12 @@ pub struct ObservedHost {
     pub standings: BTreeMap<(IfIndex, IpAddr), AddressStanding>,
     /// Unicast routes of the main table.
     pub routes: BTreeSet<Route>,
-    /// Rules that choose another routing table, for IPv4 packets of the host's own.
+    /// Rules that choose another routing table for some IPv4 packets.
     pub rules: BTreeSet<RoutingRule>,
+    /// What of the main table leads nowhere: blackholes and the like.
+    pub nowhere: BTreeSet<IpNet>,
     /// Filters of others at the classic hooks of devices, by kind.
-    pub filters: BTreeMap<IfIndex, String>,
+    pub filters: BTreeMap<(IfIndex, Side), String>,
     /// Neighbours by link and address (IP families only).
     pub neighbours: BTreeMap<(IfIndex, IpAddr), Neighbour>,
     /// Forwarding entries of VXLAN devices, with their VTEP.

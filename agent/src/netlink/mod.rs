@@ -22,7 +22,7 @@ pub mod xfrm;
 pub use self::{
     host::{
         AddressStanding, BridgeEntry, Link, LinkKind, Neighbour, NeighbourState, ObservedHost,
-        Route, RoutingRule, TunnelEntry, VxlanAttrs,
+        Route, RoutingRule, Side, TunnelEntry, VxlanAttrs,
     },
     op::{HostOp, VxlanDevice},
 };

@@ -1,6 +1,8 @@
 //! Whether packets may be taken at all, and from and to which nodes: by the command line, by the
 //! host's packet filter, by IPsec and by policy routing.
 
+mod obstacles;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
@@ -12,9 +14,10 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 use weft_common::stats::Hook;
 
+pub use self::obstacles::{Obstacles, foreign};
 use super::underlay::Underlay;
 use crate::{
-    datapath::{Attachment, DatapathState},
+    datapath::Attachment,
     endpoints::{self, Foreign},
     model::{net::Subnet, network::NetworkConfig},
     netlink::{ObservedHost, RoutingRule},
@@ -22,6 +25,8 @@ use crate::{
 };
 
 const UDP: u8 = 17;
+/// What the host itself sends has no other interface that it came in by.
+const OWN: [&str; 1] = ["lo"];
 
 /// What is allowed, and what it rests on.
 #[derive(Debug)]
@@ -39,7 +44,7 @@ pub struct Allow {
     decided: Option<(Ground, Decision)>,
 }
 
-type Ground = (Arc<RulesRead>, Scene, BTreeSet<RoutingRule>);
+type Ground = (Arc<RulesRead>, Scene, BTreeSet<RoutingRule>, Obstacles);
 
 /// What is allowed now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,12 +75,12 @@ impl Allow {
 
     /// What is allowed in this scene. Thousands of rules are not judged again for every container
     /// that comes or goes elsewhere.
-    pub fn decide(&mut self, scene: Scene, host: &ObservedHost) -> &Decision {
+    pub fn decide(&mut self, scene: Scene, host: &ObservedHost, obstacles: Obstacles) -> &Decision {
         let rules = match &mut self.rules {
             Some(rules) => Arc::clone(&rules.borrow_and_update()),
             None => Arc::new(Ok(Rules::default())),
         };
-        let ground: Ground = (rules, scene, host.rules.clone());
+        let ground: Ground = (rules, scene, host.rules.clone(), obstacles);
         let before = match self.decided.take() {
             Some((before, decision)) if before == ground => {
                 return &self.decided.insert((ground, decision)).1;
@@ -87,7 +92,7 @@ impl Allow {
         &self.decided.insert((ground, decision)).1
     }
 
-    fn judge(&self, (rules, scene, routing): &Ground) -> Decision {
+    fn judge(&self, (rules, scene, routing, obstacles): &Ground) -> Decision {
         let mut decision = Decision {
             fast: self.fast,
             why: self.why.clone(),
@@ -106,6 +111,10 @@ impl Allow {
                 }
             }
         }
+        if let Some(why) = &obstacles.all {
+            decision.fast = false;
+            decision.why.clone_from(why);
+        }
         // Most hosts have nothing that could concern any of the nodes.
         let suspicious = self.filtered && tunnels(rules, scene, &scene.vteps) != Verdict::Harmless;
         for vtep in &scene.vteps {
@@ -115,6 +124,7 @@ impl Allow {
             };
             let why = ipsec(rules, scene, *vtep)
                 .or_else(|| routed(routing, scene, *vtep))
+                .or_else(|| obstacles.diverted.get(vtep).cloned())
                 .or_else(|| suspicious.then(filter).flatten());
             if let Some(why) = why {
                 decision.kernel_only.insert(*vtep, why);
@@ -153,17 +163,34 @@ fn ipsec(rules: &RulesRead, scene: &Scene, vtep: Ipv4Addr) -> Option<String> {
     Some(found.to_string())
 }
 
-/// A routing rule that chooses another way for tunnel packets than a plain lookup does.
+/// A routing rule that chooses another way for tunnel packets than a plain lookup does, or for what
+/// is inside them.
 fn routed(rules: &BTreeSet<RoutingRule>, scene: &Scene, vtep: Ipv4Addr) -> Option<String> {
     let (ours, theirs) = (Ipv4Net::from(scene.vtep), Ipv4Net::from(vtep));
-    let concerns = |rule: &&RoutingRule| {
-        rule.inverted
-            || (rule.source.is_none_or(|from| overlap(&from, &ours))
-                && rule.destination.is_none_or(|to| overlap(&to, &theirs))
-                && rule.protocol.is_none_or(|protocol| protocol == UDP))
+    let tunnel = |rule: &RoutingRule| {
+        came_by(rule, &OWN)
+            && concerns(rule, &ours, &theirs)
+            && rule.protocol.is_none_or(|protocol| protocol == UDP)
     };
-    let found = rules.iter().find(concerns)?;
+    let device = std::slice::from_ref(&scene.device);
+    let inside = |rule: &RoutingRule| {
+        (came_by(rule, &scene.bridges) && concerns(rule, &scene.subnet, &scene.network))
+            || (came_by(rule, device) && concerns(rule, &scene.network, &scene.subnet))
+    };
+    let found = rules
+        .iter()
+        .find(|rule| rule.inverted || tunnel(rule) || inside(rule))?;
     Some(format!("ip rule with priority {}", found.priority))
+}
+
+fn concerns(rule: &RoutingRule, source: &Ipv4Net, destination: &Ipv4Net) -> bool {
+    rule.source.is_none_or(|from| overlap(&from, source))
+        && rule.destination.is_none_or(|to| overlap(&to, destination))
+}
+
+fn came_by(rule: &RoutingRule, names: &[impl AsRef<str>]) -> bool {
+    let input = rule.input.as_ref();
+    input.is_none_or(|input| names.iter().any(|name| name.as_ref() == input))
 }
 
 /// Where the loop works.
@@ -206,15 +233,6 @@ impl Place<'_> {
     }
 }
 
-/// What others have hung up at devices: programs beside ours, and classic filters.
-#[must_use]
-pub fn foreign(host: &ObservedHost, seen: Option<&DatapathState>) -> Foreign {
-    let mut foreign = seen.map(|seen| seen.foreign.clone()).unwrap_or_default();
-    let filters = host.filters.iter();
-    foreign.extend(filters.map(|(link, kind)| (*link, format!("the filter {kind:?}"))));
-    foreign
-}
-
 /// Ports of our bridges whose packets are the kernel's, and why.
 #[must_use]
 pub fn kept_ports(
@@ -227,7 +245,7 @@ pub fn kept_ports(
         .filter(|at| at.hook == Hook::FromContainer);
     ports
         .filter_map(|at| {
-            let why = endpoints::kept(host.links.get(&at.link)?, foreign)?;
+            let why = endpoints::kept(host, host.links.get(&at.link)?, foreign)?;
             Some((at.name.clone(), why))
         })
         .collect()

@@ -15,7 +15,7 @@ use weft_common::{
     stats::Hook,
 };
 
-pub use self::peers::obstacles;
+pub use self::peers::kernel_ways;
 use self::peers::{peer_entry, peers};
 use super::underlay::Underlay;
 use crate::{

@@ -14,8 +14,8 @@ use weft_common::{
 };
 
 use super::{
-    allow::{Place, foreign, kept_ports},
-    desired::{Desired, Guard, KernelDefaults, View, desired, obstacles},
+    allow::{Obstacles, Place, foreign, kept_ports},
+    desired::{Desired, Guard, KernelDefaults, View, desired, kernel_ways},
     flowkeeper::{FlowKeeper, Promotion},
     hops::Hops,
     plan::{Plan, plan, records},
@@ -180,9 +180,11 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
             underlay: &underlay,
             device: &device,
         };
+        let leases = &memory.leases;
+        let obstacles = Obstacles::of(&host, &foreign, leases, &device, underlay.link);
         let allowed = self
             .allow
-            .decide(place.scene(&wanted, &host), &host)
+            .decide(place.scene(&wanted, &host), &host, obstacles)
             .clone();
         let desired = desired(&View {
             network: &self.network,
@@ -210,7 +212,7 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
         report.kept_ports = kept_ports(&host, &desired.datapath.attachments, &foreign);
         report.allowed = allowed;
         // For the status; what the programs may take follows from the ways themselves.
-        for (vtep, why) in obstacles(memory.hops.reached(), &host, &device) {
+        for (vtep, why) in kernel_ways(memory.hops.reached(), &host, &device) {
             report.allowed.kernel_only.entry(vtep).or_insert(why);
         }
         let locals = desired.datapath.locals.keys().copied();

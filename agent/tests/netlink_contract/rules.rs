@@ -5,7 +5,7 @@ use std::{fs, time::Duration};
 use futures::{Stream, StreamExt};
 use tokio::time::{sleep, timeout};
 use weft::{
-    netlink::{Netlink, kernel::Rtnetlink, nftables, xfrm},
+    netlink::{Netlink, Side, kernel::Rtnetlink, nftables, xfrm},
     policy::{chains::Action, read},
 };
 
@@ -29,7 +29,6 @@ fn rules_that_choose_a_table_are_seen() {
             "three that all hosts have"
         );
         run("ip rule add priority 5 lookup 70");
-        run("ip rule add priority 6 iif up0 lookup 70");
         assert!(host.observe().await.unwrap().rules.is_empty());
         let mut changes = host.changes().await.unwrap();
         run("ip rule add priority 7 from 192.0.2.0/24 to 198.51.100.1 ipproto udp lookup 70");
@@ -39,8 +38,9 @@ fn rules_that_choose_a_table_are_seen() {
                 .is_ok()
         );
         run("ip rule add priority 8 not fwmark 7 lookup 70");
+        run("ip rule add priority 9 iif up0 lookup 70");
         let rules: Vec<_> = host.observe().await.unwrap().rules.into_iter().collect();
-        assert_eq!(rules.len(), 2, "{rules:?}");
+        assert_eq!(rules.len(), 3, "{rules:?}");
         assert_eq!(rules[0].source, Some("192.0.2.0/24".parse().unwrap()));
         assert_eq!(
             rules[0].destination,
@@ -48,6 +48,27 @@ fn rules_that_choose_a_table_are_seen() {
         );
         assert_eq!((rules[0].protocol, rules[0].inverted), (Some(17), false));
         assert_eq!((rules[1].priority, rules[1].inverted), (8, true));
+        assert_eq!(rules[2].input.as_deref(), Some("up0"));
+    });
+}
+
+#[test]
+fn routes_to_nowhere_are_seen() {
+    in_fresh_netns(|| async {
+        let host = Rtnetlink::new().unwrap();
+        let mut changes = host.changes().await.unwrap();
+        run("ip route add blackhole 10.9.0.0/16");
+        assert!(
+            timeout(Duration::from_secs(2), changes.next())
+                .await
+                .is_ok()
+        );
+        run("ip route add unreachable 10.9.1.7");
+        run("ip route add prohibit 10.9.2.0/24 table 70");
+        let seen = host.observe().await.unwrap();
+        let expected = ["10.9.0.0/16", "10.9.1.7/32"].map(|net| net.parse().unwrap());
+        assert_eq!(seen.nowhere, expected.into());
+        assert!(seen.routes.is_empty(), "{:?}", seen.routes);
     });
 }
 
@@ -99,9 +120,11 @@ fn filters_at_classic_hooks_are_seen() {
         run("tc filter add dev v1 egress protocol ip u32 match u32 0 0 flowid 1:1");
         let seen = host.observe().await.unwrap();
         let named = |name: &str| seen.link_named(name).unwrap().index;
-        let filter = || "u32".to_owned();
-        let expected = [(named("v0"), filter()), (named("v1"), filter())];
-        assert_eq!(seen.filters, expected.into());
+        let at = |name, side| seen.filters.get(&(named(name), side)).cloned();
+        assert_eq!(at("v0", Side::Ingress), Some("u32".to_owned()));
+        assert_eq!(at("v1", Side::Egress), Some("u32".to_owned()));
+        assert_eq!(at("v1", Side::Ingress), None);
+        assert!(seen.filters.keys().all(|(link, _)| *link != named("v2")));
     });
 }
 

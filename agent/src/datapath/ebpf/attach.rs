@@ -55,13 +55,16 @@ impl Links {
         })
     }
 
-    /// A program that is not ours at each port and bridge that has ours, on either side.
+    /// A program that is not ours at each port, bridge and overlay device that has ours, on either
+    /// side.
     pub fn foreign(&self) -> BTreeMap<IfIndex, String> {
         let mut found = BTreeMap::new();
-        let places = self
-            .held
-            .iter()
-            .filter(|((hook, _), _)| matches!(hook, Hook::FromContainer | Hook::FromBridge));
+        let places = self.held.iter().filter(|((hook, _), _)| {
+            matches!(
+                hook,
+                Hook::FromContainer | Hook::FromBridge | Hook::FromOverlay
+            )
+        });
         for ((_, link), held) in places {
             let chains = [TcAttachType::Ingress, TcAttachType::Egress]
                 .into_iter()

@@ -12,13 +12,17 @@ use weft_common::stats::Hook;
 use super::calls::{Calls, is};
 use crate::{
     model::net::IfIndex,
-    netlink::{NetlinkError, ObservedHost},
+    netlink::{NetlinkError, ObservedHost, Side},
 };
 
 /// Queueing disciplines that hold nothing but filters.
 const HOOKS: [&str; 2] = ["clsact", "ingress"];
 /// Ingress (the whole of `ingress`, one half of `clsact`) and egress.
-const SIDES: [u16; 3] = [0, 0xfff2, 0xfff3];
+const SIDES: [(u16, Side); 3] = [
+    (0, Side::Ingress),
+    (0xfff2, Side::Ingress),
+    (0xfff3, Side::Egress),
+];
 const TCA_BPF_NAME: u16 = 7;
 
 pub(super) async fn observe(calls: &Calls, host: &mut ObservedHost) -> Result<(), NetlinkError> {
@@ -36,9 +40,9 @@ pub(super) async fn observe(calls: &Calls, host: &mut ObservedHost) -> Result<()
     }
     let mut found = BTreeMap::new();
     for link in hooked {
-        for side in SIDES {
-            if let Some(kind) = first_filter(calls, link, side).await? {
-                found.insert(link, kind);
+        for (number, side) in SIDES {
+            if let Some(kind) = first_filter(calls, link, number).await? {
+                found.insert((link, side), kind);
             }
         }
     }

@@ -167,6 +167,7 @@ fn keep_known_links(host: &mut ObservedHost) {
         routes,
         rules: _,
         filters: _,
+        nowhere: _,
         neighbours,
         tunnel_fdb,
         bridge_fdb,

@@ -45,6 +45,7 @@ pub(super) async fn observe(calls: &Calls, host: &mut ObservedHost) -> Result<()
         for row in rows {
             if let RouteNetlinkMessage::NewRoute(message) = row {
                 host.routes.extend(read(&message));
+                host.nowhere.extend(nowhere(&message));
             }
         }
     }
@@ -190,6 +191,26 @@ fn read(message: &RouteMessage) -> Vec<Route> {
             Some(route(link, gateway(&hop.attributes), onlink))
         })
         .collect()
+}
+
+/// Where a route that leads nowhere would lead: what it covers is not to be reached.
+fn nowhere(message: &RouteMessage) -> Option<IpNet> {
+    let header = &message.header;
+    let refuses = matches!(
+        header.kind,
+        RouteType::BlackHole | RouteType::Unreachable | RouteType::Prohibit | RouteType::Throw
+    );
+    if header.table != RouteHeader::RT_TABLE_MAIN || !refuses {
+        return None;
+    }
+    let destination = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::Destination(found) => ip(found),
+            _ => None,
+        })?;
+    IpNet::new(destination, header.destination_prefix_length).ok()
 }
 
 fn link(attributes: &[RouteAttribute]) -> Option<IfIndex> {

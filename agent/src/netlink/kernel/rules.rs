@@ -13,8 +13,6 @@ use crate::netlink::{NetlinkError, ObservedHost, RoutingRule};
 
 /// Local, main and default table, on every host.
 const STANDARD: [u32; 3] = [0, 32766, 32767];
-/// What the host sends has no other interface that it came in by.
-const OWN: &str = "lo";
 
 pub(super) async fn observe(calls: &Calls, host: &mut ObservedHost) -> Result<(), NetlinkError> {
     let mut request = RuleMessage::default();
@@ -35,7 +33,7 @@ pub(super) async fn observe(calls: &Calls, host: &mut ObservedHost) -> Result<()
     Ok(())
 }
 
-/// `None` for rules that do not choose among the host's own packets.
+/// `None` for rules that do not choose among packets.
 fn read(message: &RuleMessage) -> Option<RoutingRule> {
     let header = &message.header;
     let mut rule = RoutingRule {
@@ -43,6 +41,7 @@ fn read(message: &RuleMessage) -> Option<RoutingRule> {
         source: None,
         destination: None,
         protocol: None,
+        input: None,
         inverted: header.flags.contains(RuleFlags::Invert),
     };
     let mut chooses = header.tos != 0;
@@ -61,10 +60,12 @@ fn read(message: &RuleMessage) -> Option<RoutingRule> {
                 rule.protocol = Some(i32::from(*protocol).try_into().unwrap_or(0));
                 chooses = true;
             }
-            RuleAttribute::Iifname(name) if name != OWN && !rule.inverted => return None,
+            RuleAttribute::Iifname(name) => {
+                rule.input = Some(name.clone());
+                chooses = true;
+            }
             RuleAttribute::FwMark(_)
             | RuleAttribute::FwMask(_)
-            | RuleAttribute::Iifname(_)
             | RuleAttribute::Oifname(_)
             | RuleAttribute::UidRange(_)
             | RuleAttribute::TunId(_)
@@ -95,7 +96,7 @@ mod tests {
             (vec![Priority(32766), Table(254)], false),
             (vec![Priority(100), Table(7)], false),
             (vec![Priority(100), FwMark(5), Table(7)], true),
-            (vec![Priority(100), Iifname("eth1".to_owned())], false),
+            (vec![Priority(100), Iifname("eth1".to_owned())], true),
             (
                 vec![Priority(100), Source(IpAddr::from([10, 0, 0, 0]))],
                 true,

@@ -59,9 +59,9 @@ fn slow(decision: &Decision) -> Vec<Ipv4Addr> {
 fn a_rule_turns_it_off_and_its_end_on_again() {
     let (mut allow, told) = allow(Ok(filter("")));
     let host = ObservedHost::default();
-    assert!(allow.decide(scene(), &host).fast);
+    assert!(allow.decide(scene(), &host, Obstacles::default()).fast);
     told.send_replace(Arc::new(Ok(filter("-A FORWARD -s 10.1.9.9/32 -j DROP"))));
-    let decision = allow.decide(scene(), &host);
+    let decision = allow.decide(scene(), &host, Obstacles::default());
     assert!(!decision.fast);
     assert_eq!(
         decision.why,
@@ -69,7 +69,7 @@ fn a_rule_turns_it_off_and_its_end_on_again() {
     );
     assert!(slow(decision).is_empty());
     told.send_replace(Arc::new(Ok(filter(""))));
-    let decision = allow.decide(scene(), &host);
+    let decision = allow.decide(scene(), &host, Obstacles::default());
     assert_eq!(
         (decision.fast, decision.why.as_str()),
         (true, "nothing speaks against it")
@@ -82,7 +82,7 @@ fn on_overrides_the_packet_filter_and_nothing_else() {
     rules.ipsec = policy("192.0.2.1/32", "192.0.2.3/32").ipsec;
     let (mut allow, _told) = allow(Ok(rules));
     allow.filtered = false;
-    let decision = allow.decide(scene(), &ObservedHost::default());
+    let decision = allow.decide(scene(), &ObservedHost::default(), Obstacles::default());
     assert!(decision.fast);
     assert_eq!(slow(decision), PEERS[..1]);
 }
@@ -90,14 +90,14 @@ fn on_overrides_the_packet_filter_and_nothing_else() {
 #[test]
 fn off_asks_nobody() {
     let mut allow = Allow::new(false, "--fast-path=off".to_owned());
-    let decision = allow.decide(scene(), &ObservedHost::default());
+    let decision = allow.decide(scene(), &ObservedHost::default(), Obstacles::default());
     assert!(!decision.fast && decision.kernel_only.is_empty());
 }
 
 #[test]
 fn rules_that_cannot_be_read_stop_everything() {
     let (mut allow, _told) = allow(Err("rules cannot be read: no".to_owned()));
-    let decision = allow.decide(scene(), &ObservedHost::default());
+    let decision = allow.decide(scene(), &ObservedHost::default(), Obstacles::default());
     assert!(!decision.fast);
     assert_eq!(slow(decision), PEERS);
 }
@@ -120,7 +120,7 @@ fn tunnels_that_something_is_done_to() {
     ] {
         let said = format!("{rules:?}");
         let (mut allow, _told) = allow(Ok(rules));
-        let decision = allow.decide(scene(), &ObservedHost::default());
+        let decision = allow.decide(scene(), &ObservedHost::default(), Obstacles::default());
         assert_eq!(slow(decision), *expected, "{said}");
         assert!(decision.fast);
     }
@@ -133,7 +133,12 @@ fn policy_routing() {
         source: source.map(net),
         destination: destination.map(net),
         protocol: None,
+        input: None,
         inverted: false,
+    };
+    let by = |input: &str| RoutingRule {
+        input: Some(input.to_owned()),
+        ..rule(None, None)
     };
     for (rule, expected) in [
         // By mark alone.
@@ -144,7 +149,7 @@ fn policy_routing() {
         (
             RoutingRule {
                 protocol: Some(6),
-                ..rule(None, None)
+                ..rule(Some("192.0.2.1/32"), None)
             },
             &PEERS[..0],
         ),
@@ -155,13 +160,39 @@ fn policy_routing() {
             },
             &PEERS[..],
         ),
+        // Of the packets inside.
+        (rule(Some("10.1.2.7/32"), None), &PEERS[..]),
+        (rule(None, Some("10.1.3.7/32")), &PEERS[..]),
+        (rule(Some("10.1.3.0/24"), Some("10.1.2.7/32")), &PEERS[..]),
+        (rule(Some("10.9.0.0/16"), None), &PEERS[..0]),
+        (rule(Some("10.1.2.7/32"), Some("10.9.0.1/32")), &PEERS[..0]),
+        (by("docker0"), &PEERS[..]),
+        (by("flannel.1"), &PEERS[..]),
+        (by("lo"), &PEERS[..]),
+        (by("eth0"), &PEERS[..0]),
     ] {
         let (mut allow, _told) = allow(Ok(Rules::default()));
         let host = ObservedHost {
             rules: [rule.clone()].into(),
             ..ObservedHost::default()
         };
-        let decision = allow.decide(scene(), &host);
+        let decision = allow.decide(scene(), &host, Obstacles::default());
         assert_eq!(slow(decision), expected, "{rule:?}");
     }
+}
+
+#[test]
+fn obstacles() {
+    let (mut allow, _told) = allow(Ok(Rules::default()));
+    let why = "flannel.1 has the queueing discipline tbf".to_owned();
+    let host = ObservedHost::default();
+    let obstacles = Obstacles {
+        all: Some(why.clone()),
+        diverted: [(PEERS[1], "route to 10.1.4.7/32".to_owned())].into(),
+    };
+    let decision = allow.decide(scene(), &host, obstacles);
+    assert!(!decision.fast);
+    assert_eq!(decision.why, why);
+    assert_eq!(slow(decision), PEERS[1..]);
+    assert!(allow.decide(scene(), &host, Obstacles::default()).fast);
 }

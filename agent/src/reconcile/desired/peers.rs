@@ -53,7 +53,7 @@ pub(super) fn peers(view: &View<'_>) -> (BTreeMap<Subnet, Peer>, BTreeMap<Subnet
 
 /// Nodes to which the programs have no way, and why.
 #[must_use]
-pub fn obstacles(
+pub fn kernel_ways(
     hops: &BTreeMap<IpAddr, Hop>,
     host: &ObservedHost,
     device: &str,

@@ -61,6 +61,7 @@ async fn a_peer_is_the_kernels_while_something_is_done_to_its_tunnel() {
             source: None,
             destination: Some("192.0.2.6/32".parse().unwrap()),
             protocol: None,
+            input: None,
             inverted: false,
         })
     });
