@@ -1,6 +1,6 @@
 //! A lab with something on every host: agents or hand-made kernels, bridges and containers.
 
-use std::{net::Ipv4Addr, sync::Arc};
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 
@@ -112,8 +112,14 @@ pub struct World {
 impl World {
     /// Everything up, every agent ready and acquainted with all others.
     pub fn start(plan: &Plan) -> Result<Self> {
+        Self::start_on(plan, |_| Ok(()))
+    }
+
+    /// The same on hosts, or a wire, that `prepare` has changed first.
+    pub fn start_on(plan: &Plan, prepare: impl FnOnce(&mut Lab) -> Result<()>) -> Result<Self> {
         let hosts = u8::try_from(plan.kinds.len()).context("that many hosts")?;
-        let lab = Lab::new(&plan.test, hosts)?;
+        let mut lab = Lab::new(&plan.test, hosts)?;
+        prepare(&mut lab)?;
         lab.etcd.put_config(&plan.config)?;
         let drivers = drivers(plan, &lab)?;
         let mut nodes = Vec::new();
@@ -211,7 +217,7 @@ fn drivers(plan: &Plan, lab: &Lab) -> Result<Vec<Driver>> {
                 Driver::Weft(Agent::start(host, flags)?)
             }
             Kind::Kernel => {
-                let kernel = KernelHost::new(Arc::clone(host), hand_made_env(host.address)?)?;
+                let kernel = KernelHost::new(Arc::clone(host), hand_made_env(host)?)?;
                 kernel.publish(&lab.etcd)?;
                 Driver::Kernel(kernel)
             }
@@ -220,13 +226,19 @@ fn drivers(plan: &Plan, lab: &Lab) -> Result<Vec<Driver>> {
     Ok(drivers)
 }
 
-/// A hand-made host's subnet follows from its address, so that two never share one.
-fn hand_made_env(address: Ipv4Addr) -> Result<SubnetEnv> {
-    let [_, _, _, last] = address.octets();
+/// A hand-made host's subnet follows from its address, so that two never share one, and its MTU
+/// from its uplink's.
+fn hand_made_env(host: &Host) -> Result<SubnetEnv> {
+    let [_, _, _, last] = host.address.octets();
+    let uplink: u32 = host
+        .run("cat /sys/class/net/eth0/mtu")?
+        .trim()
+        .parse()
+        .context("the uplink's MTU")?;
     Ok(SubnetEnv {
         network: "188.172.0.0/16".parse()?,
         subnet: format!("188.172.{last}.1/24").parse()?,
-        mtu: 1450,
+        mtu: uplink - 50,
         ip_masq: false,
     })
 }

@@ -1,7 +1,7 @@
 //! What the host's rules forbid stays forbidden on the fast path, and what is meant to see packets
 //! on their way goes on to see them.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use weft_tests::{
@@ -31,13 +31,7 @@ fn world(test: &str) -> Result<World> {
 
 /// Waits until the fast path is as told, for a reason that contains `why`, and says how long it took.
 fn until_mode(host: &Host, fast: &str, why: &str) -> Result<Duration> {
-    let began = Instant::now();
-    wait::until_true(&format!("the fast path is {fast}"), PATIENCE, || {
-        let (now, reason) = host.fast_path()?;
-        Ok(now == fast && reason.contains(why))
-    })
-    .with_context(|| format!("{:?}", host.fast_path()))?;
-    Ok(began.elapsed())
+    host.until_mode(fast, why, PATIENCE)
 }
 
 fn fed(host: &Host, program: &str, rules: &str) -> Result<()> {
