@@ -49,6 +49,9 @@ pub struct DatapathState {
     pub ports: BTreeMap<u32, PortEntry>,
     /// Attached programs. Names are compared too: a renamed device is attached anew.
     pub attachments: BTreeSet<Attachment>,
+    /// Programs that we attached to devices that are gone: their pins and descriptors are still there.
+    /// Only read.
+    pub dead: BTreeSet<Attachment>,
     /// A program of others beside ours, by device. Only read.
     pub foreign: BTreeMap<IfIndex, String>,
 }

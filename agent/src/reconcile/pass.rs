@@ -18,7 +18,7 @@ use super::{
     desired::{Desired, Guard, KernelDefaults, View, desired, kernel_ways},
     flowkeeper::{FlowKeeper, Promotion},
     hops::Hops,
-    plan::{Plan, plan, records},
+    plan::{Plan, cut, plan, records},
     run::{Reconciler, Report},
     underlay::Underlay,
 };
@@ -59,6 +59,12 @@ pub struct Memory {
     swept: bool,
     /// Everything has been attempted at least once since the device was made.
     complete: bool,
+    /// The last pass left something for the next.
+    pub(super) unfinished: bool,
+    /// How long it waited for the kernel to attach programs.
+    pub(super) attaching: Duration,
+    /// How many it attached.
+    pub(super) attached: usize,
     /// Operations applied since the start.
     operations: u64,
     /// What failed in the last pass, and has been logged.
@@ -92,19 +98,27 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
     pub(super) async fn pass(&mut self) -> Report {
         let mut failures = Vec::new();
         let mut report = Report::default();
+        (self.memory.attaching, self.memory.attached) = (Duration::ZERO, 0);
+        self.memory.unfinished = false;
         for _round in 0..ROUNDS {
             failures.clear();
-            let plan = match self.look(&mut report).await {
+            let mut plan = match self.look(&mut report).await {
                 Ok(seen) => seen,
                 Err(why) => {
                     self.memory.complain(&mut failures, why);
                     break;
                 }
             };
+            let unhooked = &self.memory.unhooked;
+            let failed = |at: &Attachment| unhooked.contains(&(at.hook, at.link));
+            self.memory.unfinished = cut(&mut plan.datapath, failed);
             self.apply_to_datapath(&plan.admit, &mut failures).await;
             self.apply_to_host(&plan.host, &mut failures).await;
             let blocked = !failures.is_empty();
             self.apply_to_datapath(&plan.datapath, &mut failures).await;
+            if self.memory.unfinished {
+                break;
+            }
             self.memory.complete = !plan.partial;
             if plan.is_empty() || blocked || (!plan.partial && !failures.is_empty()) {
                 break;
@@ -112,7 +126,7 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
         }
         self.keep_forwarding(&mut failures);
         if let Some(datapath) = &mut self.datapath {
-            if failures.is_empty() && !self.memory.swept {
+            if failures.is_empty() && !self.memory.unfinished && !self.memory.swept {
                 match datapath.sweep() {
                     Ok(swept) => {
                         if swept > 0 {
@@ -337,8 +351,11 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
             }
             debug!(%op, "apply");
             memory.operations += 1;
+            let began = Instant::now();
             let answer = datapath.apply(op);
             if let DatapathOp::Attach(at) = op {
+                memory.attaching += began.elapsed();
+                memory.attached += usize::from(answer.is_ok());
                 let place = (at.hook, at.link);
                 if answer.is_ok() && records(at.hook) {
                     // What the stack has carried there until now is known to conntrack alone.

@@ -9,7 +9,7 @@ use std::{
 
 use ipnet::IpNet;
 
-pub use self::datapath::records;
+pub use self::datapath::{cut, records};
 use super::desired::Desired;
 use crate::{
     datapath::{DatapathOp, DatapathState},

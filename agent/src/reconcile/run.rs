@@ -197,8 +197,10 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
                             next = Instant::now() + retry;
                             retry = (retry * 2).min(RESYNC);
                         }
-                        not_before = Instant::now() + began.elapsed() * SHARE;
-                        dirty = false;
+                        // While programs are attached we sleep.
+                        let busy = began.elapsed().saturating_sub(self.memory.attaching);
+                        not_before = Instant::now() + busy * SHARE;
+                        dirty = self.memory.unfinished && self.memory.attached > 0;
                         report.send_replace(now);
                     } else {
                         next = Instant::now() + RESYNC;

@@ -71,6 +71,26 @@ fn a_restart_replaces_the_program_and_keeps_the_link() {
 }
 
 #[test]
+fn what_a_device_leaves_behind_is_seen_and_removed() {
+    with_bpffs(|| {
+        device("one0");
+        let mut datapath = open();
+        let port = at(Hook::FromContainer, "one0");
+        attach(&mut datapath, &port);
+        assert!(datapath.observe().unwrap().dead.is_empty());
+        run("ip link delete one0");
+        let seen = datapath.observe().unwrap();
+        assert!(seen.attachments.is_empty(), "{seen:?}");
+        assert_eq!(seen.dead, BTreeSet::from([port.clone()]));
+        let pin = PinDir::new(network(1)).link(port.hook, port.link);
+        assert!(pin.exists());
+        detach(&mut datapath, &port);
+        assert!(datapath.observe().unwrap().dead.is_empty());
+        assert!(!pin.exists());
+    });
+}
+
+#[test]
 fn a_device_made_again_is_attached_anew() {
     with_bpffs(|| {
         device("one0");

@@ -127,6 +127,7 @@ pub fn content() -> DatapathState {
         locals: BTreeMap::from([(own(0), 4), (own(1), 5)]),
         ports: BTreeMap::from([(5, port(1)), (6, port(2))]),
         attachments: BTreeSet::new(),
+        dead: BTreeSet::new(),
         foreign: BTreeMap::new(),
     }
 }

@@ -360,6 +360,7 @@ fn base() -> DatapathState {
         locals: [(local(0), 9), (BRIDGE.into(), 9), (OUR_VTEP.into(), 2)].into(),
         ports: [(World::ifindex(At::BoxPort), port_entry())].into(),
         attachments: BTreeSet::new(),
+        dead: BTreeSet::new(),
         foreign: BTreeMap::new(),
     }
 }

@@ -55,6 +55,19 @@ impl Links {
         })
     }
 
+    /// Those whose device is gone, or has another name now.
+    pub fn dead(&self) -> impl Iterator<Item = Attachment> {
+        let gone = |link: IfIndex, held: &Held| current_index(&held.name) != Some(link.get());
+        self.held
+            .iter()
+            .filter(move |((_, link), held)| gone(*link, held))
+            .map(|((hook, link), held)| Attachment {
+                hook: *hook,
+                link: *link,
+                name: held.name.clone(),
+            })
+    }
+
     /// A program that is not ours at each port, bridge and overlay device that has ours, on either
     /// side.
     pub fn foreign(&self) -> BTreeMap<IfIndex, String> {

@@ -61,6 +61,7 @@ impl Datapath for EbpfDatapath {
     fn observe(&self) -> Result<DatapathState, DatapathError> {
         let mut state = self.maps.read()?;
         state.attachments = self.links.living(&self.ebpf, &self.pins).collect();
+        state.dead = self.links.dead().collect();
         state.foreign = self.links.foreign();
         Ok(state)
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use weft_common::{peer::PeerEntry, stats::Hook};
 
-use crate::datapath::{DatapathOp, DatapathState};
+use crate::datapath::{Attachment, DatapathOp, DatapathState};
 
 pub(super) fn plan(wanted: &DatapathState, seen: &DatapathState) -> Vec<DatapathOp> {
     let mut ops = Vec::new();
@@ -19,6 +19,14 @@ pub(super) fn plan(wanted: &DatapathState, seen: &DatapathState) -> Vec<Datapath
     gone(&wanted.vteps, &seen.vteps, &mut ops, DatapathOp::DeleteVtep);
 
     gone(&wanted.ports, &seen.ports, &mut ops, DatapathOp::DeletePort);
+    // What is left of a device that went. Of a renamed one the program hangs on, and attaching it
+    // under the new name replaces it.
+    let renamed = |dead: &&Attachment| {
+        let mut all = wanted.attachments.iter();
+        all.any(|at| (at.hook, at.link) == (dead.hook, dead.link))
+    };
+    let dead = seen.dead.iter().filter(|dead| !renamed(dead));
+    ops.extend(dead.cloned().map(DatapathOp::Detach));
 
     // Who may speak, and what is the host's own, before the settings make the guard judge.
     put(&wanted.locals, &seen.locals, &mut ops, DatapathOp::PutLocal);
@@ -65,6 +73,24 @@ pub(super) fn plan(wanted: &DatapathState, seen: &DatapathState) -> Vec<Datapath
     detach.sort_by_key(|at| records(at.hook));
     ops.extend(detach.into_iter().map(DatapathOp::Detach));
     ops
+}
+
+/// Programs that are attached in one pass. The kernel waits for all processors each time, a hundredth
+/// of a second or two: what else changes on the host must not wait for hundreds of them.
+const SPELL: usize = 32;
+
+/// Cuts off what is too much for one pass, and says whether it did. Whatever has failed before fails
+/// at once, and is not counted: nobody else waits for it.
+pub fn cut(ops: &mut Vec<DatapathOp>, failed: impl Fn(&Attachment) -> bool) -> bool {
+    let mut attaches = ops
+        .iter()
+        .enumerate()
+        .filter(|(_, op)| matches!(op, DatapathOp::Attach(at) if !failed(at)));
+    let Some((end, _)) = attaches.nth(SPELL) else {
+        return false;
+    };
+    ops.truncate(end);
+    true
 }
 
 /// Peers that are new, without the flag that makes them fast.
@@ -119,4 +145,63 @@ fn put<K: Ord + Copy, V: Copy + PartialEq>(
         .iter()
         .filter(|(key, value)| seen.get(key) != Some(value));
     ops.extend(changed.map(|(key, value)| op(*key, *value)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attach(link: u32) -> DatapathOp {
+        DatapathOp::Attach(Attachment {
+            hook: Hook::FromContainer,
+            link: link.try_into().unwrap(),
+            name: format!("veth{link}"),
+        })
+    }
+
+    #[test]
+    fn what_a_gone_device_left_is_removed_and_a_renamed_one_is_not_touched() {
+        let at = |link, name: &str| Attachment {
+            name: name.to_owned(),
+            ..match attach(link) {
+                DatapathOp::Attach(at) => at,
+                other => panic!("{other}"),
+            }
+        };
+        let seen = DatapathState {
+            dead: [at(7, "gone"), at(8, "old")].into(),
+            ..DatapathState::default()
+        };
+        let wanted = DatapathState {
+            attachments: [at(8, "new")].into(),
+            ..DatapathState::default()
+        };
+        assert_eq!(
+            plan(&wanted, &seen),
+            [
+                DatapathOp::Detach(at(7, "gone")),
+                DatapathOp::Attach(at(8, "new"))
+            ]
+        );
+    }
+
+    #[test]
+    fn a_pass_attaches_so_many_programs_and_no_more() {
+        let many = u32::try_from(SPELL).unwrap();
+        let others = [DatapathOp::DeletePort(7), DatapathOp::DeletePort(8)];
+        let failed = |at: &Attachment| at.link.get() > 100;
+        for (attached, failing, left) in [(0, 3, None), (many, 3, None), (many + 5, 3, Some(many))]
+        {
+            let mut ops = others.to_vec();
+            ops.extend((101..101 + failing).map(attach));
+            ops.extend((1..=attached).map(attach));
+            ops.extend(others.to_vec());
+            let before = ops.clone();
+            assert_eq!(cut(&mut ops, failed), left.is_some());
+            let kept = left.map_or(before.len(), |left| {
+                usize::try_from(left + failing).unwrap() + others.len()
+            });
+            assert_eq!(ops, before[..kept]);
+        }
+    }
 }

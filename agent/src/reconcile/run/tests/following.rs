@@ -174,3 +174,28 @@ async fn what_the_kernels_tunnels_go_by_is_followed() {
     world.until("it is followed", follows).await;
     assert!(changed.elapsed() <= RESYNC + Duration::from_millis(10));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_one_pass_cannot_attach_the_next_does_at_once() {
+    let mut world = World::settled(&[5]).await;
+    let cable = LinkKind::Veth {
+        peer_elsewhere: true,
+    };
+    let ports: Vec<_> = (0..200)
+        .map(|number| world.host.add_link(&format!("many{number}"), cable.clone()))
+        .collect();
+    let bridge = world.bridge;
+    world.host.edit(|host| {
+        for port in &ports {
+            host.links.get_mut(port).unwrap().master = Some(bridge);
+        }
+    });
+    let began = Instant::now();
+    let hooked = |world: &World| {
+        let fake = world.datapath.lock().unwrap();
+        let all = fake.state.attachments.iter();
+        all.filter(|at| at.name.starts_with("many")).count()
+    };
+    world.until("all are", |world| hooked(world) == 400).await;
+    assert!(began.elapsed() < RETRY, "{:?}", began.elapsed());
+}
