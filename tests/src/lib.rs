@@ -6,6 +6,7 @@ pub mod command;
 pub mod connectivity;
 pub mod container;
 pub mod craft;
+pub mod crowd;
 pub mod daemon;
 pub mod dialogue;
 pub mod docker;

@@ -69,6 +69,10 @@ impl Twins {
         Ok([self.world.node(first)?, self.world.node(first + 1)?])
     }
 
+    pub fn node_mut(&mut self, side: Side, index: usize) -> Result<&mut Node> {
+        self.world.node_mut(side.first() + index)
+    }
+
     /// The first container of each host of a pair.
     pub fn pair(&self, side: Side) -> Result<(&Container, &Container)> {
         let [near, far] = self.nodes(side)?;
