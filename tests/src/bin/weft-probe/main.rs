@@ -100,6 +100,9 @@ struct UdpOptions {
     /// How long to wait for the other side to appear.
     #[arg(long, default_value_t = 10)]
     patience: u64,
+    /// Never in fragments: the path's MTU is obeyed once it is known.
+    #[arg(long)]
+    df: bool,
 }
 
 #[derive(Debug, Args)]

@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result, bail};
 use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 use weft_tests::report::Udp;
 
-use crate::UdpOptions;
+use crate::{UdpOptions, sys};
 
 /// In the first eight bytes, where a numbered packet has its number.
 const HELLO: u64 = u64::MAX;
@@ -45,6 +45,9 @@ pub(crate) fn exchange(options: &UdpOptions) -> Result<Udp> {
         .set_read_timeout(Some(PAUSE))
         .context("set a read timeout")?;
     socket.connect(options.to).context("connect")?;
+    if options.df {
+        sys::set_dont_fragment(&socket, true).context("set DF")?;
+    }
     let heard = Arc::new(Heard::default());
     let receiver = {
         let (socket, heard, count) = (socket.try_clone()?, Arc::clone(&heard), options.count);
