@@ -8,6 +8,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use self::conntrack::{Tracked, Tuple};
 use crate::model::peer::Hop;
 
+pub mod clsact;
 pub mod conntrack;
 #[cfg(any(test, feature = "fakes"))]
 pub mod fake;

@@ -14,10 +14,10 @@ use tokio::time::timeout;
 use super::NetlinkError;
 
 const HEADER_LEN: usize = 16;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
+pub(super) const NLMSG_ERROR: u16 = 2;
+pub(super) const NLMSG_DONE: u16 = 3;
 const NLM_F_REQUEST: u16 = 1;
-const NLM_F_DUMP: u16 = 0x300;
+pub(super) const NLM_F_DUMP: u16 = 0x300;
 const NLM_F_DUMP_INTR: u16 = 0x10;
 /// Flags of an attribute's type: nested, and in network order.
 const ATTRIBUTE_FLAGS: u16 = 0xc000;
@@ -75,14 +75,7 @@ async fn dump_once(protocol: isize, kind: u16, body: &[u8]) -> io::Result<(Vec<V
     let inner = socket.socket_mut();
     inner.bind_auto()?;
     inner.connect(&SocketAddr::new(0, 0))?;
-    let length = u32::try_from(HEADER_LEN + body.len()).unwrap_or(u32::MAX);
-    let mut request = Vec::with_capacity(HEADER_LEN + body.len());
-    request.extend(length.to_ne_bytes());
-    request.extend(kind.to_ne_bytes());
-    request.extend((NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
-    request.extend([0; 8]);
-    request.extend(body);
-    socket.send(&request).await?;
+    socket.send(&request(kind, NLM_F_DUMP, body)).await?;
     let mut rows = Vec::new();
     let mut torn = false;
     let mut datagram = Vec::with_capacity(DATAGRAM_LEN);
@@ -94,11 +87,7 @@ async fn dump_once(protocol: isize, kind: u16, body: &[u8]) -> io::Result<(Vec<V
             torn |= flags & NLM_F_DUMP_INTR != 0;
             match kind {
                 NLMSG_DONE => return Ok((rows, torn)),
-                NLMSG_ERROR => {
-                    let code = body.get(..4).and_then(|bytes| bytes.try_into().ok());
-                    let code = code.map_or(0, i32::from_ne_bytes);
-                    return Err(io::Error::from_raw_os_error(code.saturating_neg()));
-                }
+                NLMSG_ERROR => return outcome(body).map(|()| (rows, torn)),
                 _ => rows.push(body.to_vec()),
             }
             rest = next;
@@ -106,8 +95,29 @@ async fn dump_once(protocol: isize, kind: u16, body: &[u8]) -> io::Result<(Vec<V
     }
 }
 
+/// A request as bytes; `flags` come on top of the one of every request.
+pub(super) fn request(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(HEADER_LEN + body.len()).unwrap_or(u32::MAX);
+    let mut request = Vec::with_capacity(HEADER_LEN + body.len());
+    request.extend(length.to_ne_bytes());
+    request.extend(kind.to_ne_bytes());
+    request.extend((NLM_F_REQUEST | flags).to_ne_bytes());
+    request.extend([0; 8]);
+    request.extend(body);
+    request
+}
+
+/// What an acknowledgement, or the end of a dump, says.
+pub(super) fn outcome(body: &[u8]) -> io::Result<()> {
+    let code = body.get(..4).and_then(|bytes| bytes.try_into().ok());
+    match code.map_or(0, i32::from_ne_bytes) {
+        code if code < 0 => Err(io::Error::from_raw_os_error(code.saturating_neg())),
+        _ => Ok(()),
+    }
+}
+
 /// Type, flags and body of the first message, and what is behind it.
-fn message(bytes: &[u8]) -> Option<(u16, u16, &[u8], &[u8])> {
+pub(super) fn message(bytes: &[u8]) -> Option<(u16, u16, &[u8], &[u8])> {
     let length = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?);
     let length = usize::try_from(length).ok()?;
     let number = |at: usize| Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?));

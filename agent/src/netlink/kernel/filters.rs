@@ -2,17 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use netlink_packet_core::{DefaultNla, Nla};
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    tc::{TcAttribute, TcHandle, TcMessage, TcOption},
+    tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption},
 };
 use weft_common::stats::Hook;
 
 use super::calls::{Calls, is};
 use crate::{
     model::net::IfIndex,
-    netlink::{NetlinkError, ObservedHost, Side},
+    netlink::{NetlinkError, ObservedHost, Side, clsact::PRIORITY},
 };
 
 /// Queueing disciplines that hold nothing but filters.
@@ -23,7 +22,6 @@ const SIDES: [(u16, Side); 3] = [
     (0xfff2, Side::Ingress),
     (0xfff3, Side::Egress),
 ];
-const TCA_BPF_NAME: u16 = 7;
 
 pub(super) async fn observe(calls: &Calls, host: &mut ObservedHost) -> Result<(), NetlinkError> {
     let request = RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default());
@@ -81,26 +79,28 @@ async fn first_filter(
     }))
 }
 
-/// Where there is no TCX our programs are filters themselves.
+/// Where there is no TCX our programs are filters themselves. The head of their list, which comes
+/// before them, has no handle.
 fn is_ours(message: &TcMessage) -> bool {
-    let name = message.attributes.iter().find_map(|attribute| {
+    let priority = message.header.info >> 16;
+    if priority != u32::from(PRIORITY) || kind(message) != Some("bpf") {
+        return false;
+    }
+    let TcHandle { major, minor } = message.header.handle;
+    if (major, minor) == (0, 0) {
+        return true;
+    }
+    message.attributes.iter().any(|attribute| {
         let TcAttribute::Options(options) = attribute else {
-            return None;
+            return false;
         };
-        options.iter().find_map(|option| match option {
-            TcOption::Other(other) if other.kind() == TCA_BPF_NAME => Some(text(other)),
-            _ => None,
+        options.iter().any(|option| match option {
+            TcOption::Bpf(TcFilterBpfOption::ProgName(name)) => {
+                Hook::ALL.iter().any(|hook| hook.name() == name)
+            }
+            _ => false,
         })
-    });
-    name.is_some_and(|name| Hook::ALL.iter().any(|hook| name.starts_with(hook.name())))
-}
-
-fn text(attribute: &DefaultNla) -> String {
-    let mut bytes = vec![0; attribute.value_len()];
-    attribute.emit_value(&mut bytes);
-    String::from_utf8_lossy(&bytes)
-        .trim_end_matches('\0')
-        .to_owned()
+    })
 }
 
 fn index(message: &TcMessage) -> Option<IfIndex> {
