@@ -107,6 +107,10 @@ pub struct RunArgs {
     /// or the kernel alone (kernel).
     #[arg(long, value_enum, default_value_t = DatapathChoice::Auto)]
     pub datapath: DatapathChoice,
+    /// How the programs are attached: by TCX where the kernel has it (auto), only so (tcx), or as
+    /// filters of the qdisc clsact (clsact).
+    #[arg(long, value_enum, default_value_t = AttachChoice::Auto)]
+    pub attach: AttachChoice,
     /// Whether the programs take packets: unless a rule of the host could drop them (auto), whatever
     /// the packet filter says (on), or never: they guard and count (off).
     #[arg(long, value_enum, default_value_t = FastPathChoice::Auto)]
@@ -139,6 +143,17 @@ pub enum DatapathChoice {
     Ebpf,
     /// The kernel alone.
     Kernel,
+}
+
+/// `--attach`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AttachChoice {
+    /// By TCX where the kernel has it, else as filters.
+    Auto,
+    /// By TCX.
+    Tcx,
+    /// As filters of the qdisc clsact.
+    Clsact,
 }
 
 /// `--fast-path`.

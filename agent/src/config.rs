@@ -5,7 +5,8 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 use regex::Regex;
 
 use crate::{
-    cli::{DatapathChoice, FastPathChoice, GuardChoice, HookAt, RunArgs},
+    cli::{AttachChoice, DatapathChoice, FastPathChoice, GuardChoice, HookAt, RunArgs},
+    datapath::ebpf::AttachBy,
     reconcile::desired::Guard,
     store::etcd::EtcdConfig,
     uplink::UplinkRequest,
@@ -36,6 +37,8 @@ pub struct Config {
     pub firewall_every: Duration,
     /// What moves the packets.
     pub datapath: DatapathChoice,
+    /// How the programs are attached.
+    pub attach: AttachBy,
     /// Whether the programs take packets.
     pub fast_path: FastPathChoice,
     /// What the guard refuses.
@@ -107,6 +110,11 @@ impl TryFrom<RunArgs> for Config {
             forward: args.iptables_forward_rules,
             firewall_every: Duration::from_secs(args.iptables_resync),
             datapath: args.datapath,
+            attach: match args.attach {
+                AttachChoice::Auto => AttachBy::Auto,
+                AttachChoice::Tcx => AttachBy::Tcx,
+                AttachChoice::Clsact => AttachBy::Clsact,
+            },
             fast_path: args.fast_path,
             hook_ports: args.hook_at == HookAt::Ports,
             guard: match args.guard {

@@ -11,6 +11,8 @@
 #[path = "netns/mod.rs"]
 mod netns;
 
+#[path = "datapath_contract/filters.rs"]
+mod filters;
 #[path = "datapath_contract/kernel.rs"]
 mod kernel;
 #[path = "datapath_contract/links.rs"]
@@ -20,11 +22,13 @@ mod maps;
 #[path = "datapath_contract/suite.rs"]
 mod suite;
 
-use weft::datapath::{ebpf::EbpfDatapath, fake::FakeDatapath};
+use weft::datapath::{
+    ebpf::{EbpfDatapath, Way},
+    fake::FakeDatapath,
+};
 
 use self::{
-    kernel::{FLOWS, device, network, overflow},
-    netns::with_bpffs,
+    kernel::{device, each_way, network, open_by, overflow},
     suite::World,
 };
 
@@ -37,9 +41,9 @@ fn in_memory() -> World<FakeDatapath> {
     }
 }
 
-fn in_kernel() -> World<EbpfDatapath> {
+fn in_kernel(way: Way) -> World<EbpfDatapath> {
     World {
-        datapath: EbpfDatapath::open(network(1), FLOWS).unwrap(),
+        datapath: open_by(way, 1),
         devices: [device("one0"), device("two0")],
         overflow: |_| overflow(network(1)),
     }
@@ -59,7 +63,7 @@ macro_rules! contract {
             $(
                 #[test]
                 fn $name() {
-                    super::with_bpffs(|| super::suite::$name(super::in_kernel()));
+                    super::each_way(|way| super::suite::$name(super::in_kernel(way)));
                 }
             )*
         }

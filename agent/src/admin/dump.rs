@@ -12,7 +12,7 @@ use weft_common::{
 use crate::{
     datapath::{
         Counters,
-        ebpf::{maps::Maps, pins::PinDir},
+        ebpf::{leftovers, maps::Maps, pins::PinDir},
     },
     model::net::{Mac, Vni},
 };
@@ -36,7 +36,7 @@ pub enum What {
 pub fn dump(what: What, vni: Vni) -> anyhow::Result<Value> {
     let pins = PinDir::new(vni);
     if what == What::Pins {
-        return dump_pins(&pins);
+        return dump_pins(vni, &pins);
     }
     ensure!(
         pins.path().exists(),
@@ -131,14 +131,16 @@ const fn fate_name(fate: Fate) -> &'static str {
     }
 }
 
-fn dump_pins(pins: &PinDir) -> anyhow::Result<Value> {
+fn dump_pins(vni: Vni, pins: &PinDir) -> anyhow::Result<Value> {
     let maps = match fs::read_dir(pins.path().join("maps")) {
         Ok(entries) => entries
             .filter_map(|entry| Some(entry.ok()?.path().display().to_string()))
             .collect::<Vec<_>>(),
         Err(_nothing_pinned) => Vec::new(),
     };
-    Ok(json!({ "schema": "weft/pins/v1", "maps": maps, "links": links_of(pins)? }))
+    Ok(
+        json!({ "schema": "weft/pins/v1", "maps": maps, "links": links_of(pins)?, "filters": filters_of(vni)? }),
+    )
 }
 
 fn links_of(pins: &PinDir) -> anyhow::Result<Vec<Value>> {
@@ -149,6 +151,15 @@ fn links_of(pins: &PinDir) -> anyhow::Result<Vec<Value>> {
             json!({ "hook": hook.name(), "device": link_name(link.get()), "path": path })
         })
         .collect())
+}
+
+fn filters_of(vni: Vni) -> anyhow::Result<Vec<Value>> {
+    let filters = leftovers::filters(vni)?.into_iter();
+    let shown = filters.map(|(hook, place)| {
+        let handle = format!("{:#x}", place.handle);
+        json!({ "hook": hook.name(), "device": link_name(place.link.get()), "handle": handle })
+    });
+    Ok(shown.collect())
 }
 
 /// The name of an interface, or its number when it is gone.

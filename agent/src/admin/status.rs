@@ -51,6 +51,10 @@ pub struct Mode {
     pub fast_path: String,
     /// Why it is so.
     pub why: String,
+    /// How the programs are attached, and why so: `TCX (...)` or `clsact (...)`; empty without
+    /// programs.
+    #[serde(default)]
+    pub attach: String,
 }
 
 /// A part of the agent.
@@ -118,10 +122,14 @@ impl Status {
             datapath,
             fast_path,
             why,
+            attach,
         } = &self.mode;
         lines.push(format!(
             "mode      {datapath}, fast path {fast_path} ({why})"
         ));
+        if !attach.is_empty() {
+            lines.push(format!("attach    {attach}"));
+        }
         let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
         let number = |value: Option<u32>| value.map_or_else(|| "-".to_owned(), |n| n.to_string());
         lines.push(format!("network   {}", text(&self.network)));

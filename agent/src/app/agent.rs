@@ -125,6 +125,7 @@ async fn serve(
     ground::check(&network, &underlay, &host)?;
     let vtep_mac = prepare::vtep_mac(&host, &*store, &network, &underlay).await;
     let kernel = prepare::kernel_defaults(&sysctls)?;
+    prepare::load_conntrack(config, &netlink).await;
     let movers = prepare::movers(config, &network, &underlay, &sysctls)?;
     let claim = prepare::claim(&network, &underlay, vtep_mac, &config.subnet_file);
     let lease = prepare::lease(config, &*store, &network, &claim, waiting)

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::{lock, verbs::print};
 use crate::{
     cli::CleanupArgs,
-    datapath::ebpf::pins::PinDir,
+    datapath::ebpf::leftovers,
     firewall::Iptables,
     model::net::Vni,
     netlink::{HostOp, Netlink as _, kernel::Rtnetlink},
@@ -79,9 +79,9 @@ async fn remove(args: &CleanupArgs, vni: Vni, done: &mut Done) -> anyhow::Result
         });
 
     // The programs first: they must not take packets for a device that is gone.
-    let pins = PinDir::new(vni);
-    if pins.path().exists() {
-        done.keep("programs and maps", pins.remove().map_err(Into::into));
+    match leftovers::remove(vni) {
+        Ok(false) => {}
+        outcome => done.keep("programs and maps", outcome.map(drop).map_err(Into::into)),
     }
     if let Some(env) = &env {
         let managed = host.neighbours.iter().filter(|((_, addr), entry)| {

@@ -35,6 +35,7 @@ pub fn ground(
             datapath: named(movers.datapath.is_some(), "ebpf", "kernel"),
             fast_path: named(movers.fast_path, "on", "off"),
             why: movers.why.clone(),
+            attach: attached(movers),
         },
         network: Some(network.network.to_string()),
         subnet: Some(lease.subnet.to_string()),
@@ -86,6 +87,20 @@ fn overlay_mtu(underlay: &Underlay) -> Result<Mtu, Failure> {
             "an overlay MTU of {mtu}: {error}; raise the MTU of the uplink, or set Backend.MTU"
         ))
     })
+}
+
+/// What the kernel lacks is said here: how the programs are attached, and what they do without.
+fn attached(movers: &Movers) -> String {
+    let Some(datapath) = &movers.datapath else {
+        return String::new();
+    };
+    let blind = if datapath.reads_conntrack {
+        ""
+    } else {
+        "; the kernel does not say where conntrack is on a packet: what no port's program saw \
+         counts as translated"
+    };
+    format!("{} ({}){blind}", datapath.way(), datapath.way_because)
 }
 
 /// `subnet.env` of this run.

@@ -16,7 +16,7 @@ use weft_common::abi::DEFAULT_FLOWS;
 use crate::{
     cli::{DatapathChoice, FastPathChoice},
     config::Config,
-    datapath::ebpf::{EbpfDatapath, pins::PinDir},
+    datapath::ebpf::{EbpfDatapath, leftovers, pins::PinDir},
     model::{
         lease::{Backend, Claim, Lease, LeaseAttrs},
         net::Mac,
@@ -138,6 +138,16 @@ pub fn kernel_defaults(sysctls: &Sysctls) -> Result<KernelDefaults, Failure> {
     })
 }
 
+/// Where conntrack is a module, whoever asks it something first loads it. Its types and the size of
+/// its table are known only then.
+pub async fn load_conntrack(config: &Config, netlink: &impl Netlink) {
+    if config.datapath != DatapathChoice::Kernel
+        && let Err(error) = netlink.connections().await
+    {
+        debug!(%error, "conntrack does not answer");
+    }
+}
+
 /// What moves the packets, and why.
 pub struct Movers {
     /// Programs, unless the kernel works alone.
@@ -172,12 +182,14 @@ pub fn movers(
         .flatten()
         .unwrap_or(DEFAULT_FLOWS)
         .max(LEAST_FLOWS);
-    match EbpfDatapath::open(network.vni, flows) {
+    match EbpfDatapath::open_by(network.vni, flows, config.attach) {
         Ok(datapath) => {
             let (fast_path, why) = fast_path(config.fast_path, network, underlay);
             info!(
                 fast_path,
                 why,
+                attached_by = %datapath.way(),
+                because = datapath.way_because,
                 reads_conntrack = datapath.reads_conntrack,
                 "programs loaded"
             );
@@ -261,20 +273,17 @@ fn rule_changes() -> BoxStream<'static, ()> {
 
 /// On the kernel path alone, what an earlier run attached is taken off.
 pub fn detach_leftovers(network: &NetworkConfig) {
-    let pins = PinDir::new(network.vni);
-    if pins.path().exists() {
-        match pins.remove() {
-            Ok(()) => info!("removed the programs of an earlier run"),
-            Err(error) => warn!(%error, "programs of an earlier run were not removed"),
-        }
+    match leftovers::remove(network.vni) {
+        Ok(true) => info!("removed the programs of an earlier run"),
+        Ok(false) => {}
+        Err(error) => warn!(%error, "programs of an earlier run were not removed"),
     }
 }
 
 /// When the agent cannot go on, maps that no attached program uses are not left behind.
 pub fn discard_maps(network: &NetworkConfig) {
-    let pins = PinDir::new(network.vni);
-    if pins.links().is_ok_and(|links| links.is_empty())
-        && let Err(error) = pins.remove()
+    if !leftovers::are_there(network.vni)
+        && let Err(error) = PinDir::new(network.vni).remove()
     {
         warn!(%error, "pinned maps were not removed");
     }

@@ -1,4 +1,4 @@
-//! Pinned links over restarts, devices that come and go, and strangers.
+//! Attached programs over restarts, devices that come and go, and strangers; by TCX and by clsact.
 
 use std::{
     collections::BTreeSet,
@@ -10,13 +10,13 @@ use std::{
 use nix::sys::socket::{setsockopt, sockopt::BindToDevice};
 use weft::datapath::{
     Attachment, Datapath, DatapathOp,
-    ebpf::{EbpfDatapath, pins::PinDir},
+    ebpf::{EbpfDatapath, Way, leftovers, pins::PinDir},
 };
 use weft_common::stats::{Hook, Reason};
 
 use super::{
-    kernel::{FLOWS, at, chain, device, index_of, network, open, pinned},
-    netns::{run, undisturbed, with_bpffs},
+    kernel::{at, device, each_way, holder, ids, index_of, network, open_by},
+    netns::{run, undisturbed},
     suite::{apply, content, puts},
 };
 
@@ -36,28 +36,28 @@ fn attached(datapath: &EbpfDatapath) -> BTreeSet<Attachment> {
     datapath.observe().unwrap().attachments
 }
 
-fn ids(at: &Attachment) -> Vec<u32> {
-    chain(at).iter().map(|program| program.id()).collect()
-}
-
 #[test]
 fn a_restart_replaces_the_program_and_keeps_the_link() {
-    with_bpffs(|| {
+    each_way(|way| {
         device("one0");
         for hook in Hook::ALL {
             let at = at(*hook, "one0");
-            let mut first = open();
+            let mut first = open_by(way, 1);
             apply(&mut first, &puts(&content()));
             attach(&mut first, &at);
-            let (link, program) = pinned(&at);
+            let (link, program) = holder(way, &at);
             assert!(ids(&at).contains(&program));
             drop(first);
-            assert_eq!(pinned(&at), (link, program), "the end detaches nothing");
-            let mut second = open();
-            assert_eq!(pinned(&at), (link, program), "neither does a start");
+            assert_eq!(
+                holder(way, &at),
+                (link, program),
+                "the end detaches nothing"
+            );
+            let mut second = open_by(way, 1);
+            assert_eq!(holder(way, &at), (link, program), "neither does a start");
             assert!(attached(&second).is_empty());
             attach(&mut second, &at);
-            let (same, other) = pinned(&at);
+            let (same, other) = holder(way, &at);
             assert_eq!(same, link, "one link all along, so never a gap");
             assert_ne!(other, program);
             assert!(ids(&at).contains(&other) && !ids(&at).contains(&program));
@@ -72,9 +72,9 @@ fn a_restart_replaces_the_program_and_keeps_the_link() {
 
 #[test]
 fn what_a_device_leaves_behind_is_seen_and_removed() {
-    with_bpffs(|| {
+    each_way(|way| {
         device("one0");
-        let mut datapath = open();
+        let mut datapath = open_by(way, 1);
         let port = at(Hook::FromContainer, "one0");
         attach(&mut datapath, &port);
         assert!(datapath.observe().unwrap().dead.is_empty());
@@ -83,7 +83,7 @@ fn what_a_device_leaves_behind_is_seen_and_removed() {
         assert!(seen.attachments.is_empty(), "{seen:?}");
         assert_eq!(seen.dead, BTreeSet::from([port.clone()]));
         let pin = PinDir::new(network(1)).link(port.hook, port.link);
-        assert!(pin.exists());
+        assert_eq!(pin.exists(), way == Way::Tcx);
         detach(&mut datapath, &port);
         assert!(datapath.observe().unwrap().dead.is_empty());
         assert!(!pin.exists());
@@ -92,12 +92,12 @@ fn what_a_device_leaves_behind_is_seen_and_removed() {
 
 #[test]
 fn a_device_made_again_is_attached_anew() {
-    with_bpffs(|| {
+    each_way(|way| {
         device("one0");
         let before = at(Hook::FromUplink, "one0");
-        let mut datapath = open();
+        let mut datapath = open_by(way, 1);
         attach(&mut datapath, &before);
-        // Under the same number the pin is still there, with a dead link behind it.
+        // Under the same number a pin is still there, with a dead link behind it; a filter is not.
         let remake = || {
             let index = index_of("one0");
             run("ip link del one0");
@@ -107,11 +107,8 @@ fn a_device_made_again_is_attached_anew() {
             assert_eq!(index_of("one0"), index);
         };
         remake();
-        assert!(
-            PinDir::new(network(1))
-                .link(before.hook, before.link)
-                .exists()
-        );
+        let pin = PinDir::new(network(1)).link(before.hook, before.link);
+        assert_eq!(pin.exists(), way == Way::Tcx);
         assert!(attached(&datapath).is_empty());
         attach(&mut datapath, &before);
         assert_eq!(attached(&datapath), BTreeSet::from([before.clone()]));
@@ -119,10 +116,10 @@ fn a_device_made_again_is_attached_anew() {
         drop(datapath);
         // The same over a restart, where only the pin is left to know it by.
         remake();
-        let mut second = open();
+        let mut second = open_by(way, 1);
         attach(&mut second, &before);
         assert_eq!(attached(&second), BTreeSet::from([before.clone()]));
-        assert_eq!(ids(&before), [pinned(&before).1]);
+        assert_eq!(ids(&before), [holder(way, &before).1]);
         drop(second);
         // And under another number: the old pin is nobody's, and goes with the sweep.
         run("ip link del one0");
@@ -130,24 +127,20 @@ fn a_device_made_again_is_attached_anew() {
         device("one0");
         let after = at(Hook::FromUplink, "one0");
         assert_ne!(after.link, before.link);
-        let mut third = open();
+        let mut third = open_by(way, 1);
         attach(&mut third, &after);
-        assert_eq!(sweep(&mut third), 1);
+        assert_eq!(sweep(&mut third), usize::from(way == Way::Tcx));
         assert_eq!(attached(&third), BTreeSet::from([after]));
-        assert!(
-            !PinDir::new(network(1))
-                .link(before.hook, before.link)
-                .exists()
-        );
+        assert!(!pin.exists());
     });
 }
 
 #[test]
 fn a_renamed_device_is_no_longer_the_one_attached_to() {
-    with_bpffs(|| {
+    each_way(|way| {
         device("one0");
         let before = at(Hook::FromUplink, "one0");
-        let mut datapath = open();
+        let mut datapath = open_by(way, 1);
         attach(&mut datapath, &before);
         run("ip link set one0 down");
         run("ip link set one0 name new0");
@@ -161,8 +154,8 @@ fn a_renamed_device_is_no_longer_the_one_attached_to() {
 
 #[test]
 fn a_missing_device_is_an_error_and_leaves_nothing() {
-    with_bpffs(|| {
-        let mut datapath = open();
+    each_way(|way| {
+        let mut datapath = open_by(way, 1);
         let nowhere = Attachment {
             hook: Hook::FromUplink,
             link: 77.try_into().unwrap(),
@@ -179,28 +172,34 @@ fn a_missing_device_is_an_error_and_leaves_nothing() {
 }
 
 #[test]
-fn a_pin_that_a_stranger_removed_is_noticed() {
-    with_bpffs(|| {
+fn what_a_stranger_removed_is_noticed() {
+    each_way(|way| {
         device("one0");
         let at = at(Hook::FromUplink, "one0");
-        let mut datapath = open();
+        let mut datapath = open_by(way, 1);
         attach(&mut datapath, &at);
-        fs::remove_file(PinDir::new(network(1)).link(at.hook, at.link)).unwrap();
+        let left = match way {
+            Way::Tcx => {
+                fs::remove_file(PinDir::new(network(1)).link(at.hook, at.link)).unwrap();
+                // The program hangs there as long as we live.
+                1
+            }
+            Way::Clsact => {
+                run("tc filter del dev one0 ingress");
+                0
+            }
+        };
         assert!(attached(&datapath).is_empty());
-        assert_eq!(
-            ids(&at).len(),
-            1,
-            "the program hangs there as long as we live"
-        );
+        assert_eq!(ids(&at).len(), left);
         attach(&mut datapath, &at);
         assert_eq!(attached(&datapath), BTreeSet::from([at.clone()]));
-        assert_eq!(ids(&at), [pinned(&at).1]);
+        assert_eq!(ids(&at), [holder(way, &at).1]);
     });
 }
 
 #[test]
 fn a_sweep_takes_off_what_was_not_attached_again() {
-    with_bpffs(|| {
+    each_way(|way| {
         for name in ["one0", "two0", "gone0"] {
             device(name);
         }
@@ -210,29 +209,35 @@ fn a_sweep_takes_off_what_was_not_attached_again() {
             at(Hook::FromUplink, "two0"),
             at(Hook::FromContainer, "gone0"),
         ];
-        let mut first = open();
+        let mut first = open_by(way, 1);
         all.iter().for_each(|at| attach(&mut first, at));
         assert_eq!(sweep(&mut first), 0);
         drop(first);
         run("ip link del gone0");
-        let mut second = open();
+        let mut second = open_by(way, 1);
         attach(&mut second, &all[0]);
-        assert_eq!(sweep(&mut second), 3);
+        // A filter goes with its device.
+        let swept = if way == Way::Tcx { 3 } else { 2 };
+        assert_eq!(sweep(&mut second), swept);
         assert_eq!(attached(&second), BTreeSet::from([all[0].clone()]));
         assert_eq!(ids(&all[0]).len(), 1);
         assert!(ids(&all[1]).is_empty() && ids(&all[2]).is_empty());
-        assert_eq!(PinDir::new(network(1)).links().unwrap().len(), 1);
+        let left = match way {
+            Way::Tcx => PinDir::new(network(1)).links().unwrap().len(),
+            Way::Clsact => leftovers::filters(network(1)).unwrap().len(),
+        };
+        assert_eq!(left, 1);
         assert_eq!(sweep(&mut second), 0);
     });
 }
 
 #[test]
 fn what_is_taken_off_is_off_at_once() {
-    with_bpffs(|| {
+    each_way(|way| {
         device("one0");
         let at = at(Hook::FromUplink, "one0");
         for _ in 0..3 {
-            let mut datapath = open();
+            let mut datapath = open_by(way, 1);
             for _ in 0..50 {
                 attach(&mut datapath, &at);
                 detach(&mut datapath, &at);
@@ -240,12 +245,12 @@ fn what_is_taken_off_is_off_at_once() {
             }
             attach(&mut datapath, &at);
             drop(datapath);
-            let mut second = open();
+            let mut second = open_by(way, 1);
             assert_eq!(sweep(&mut second), 1);
             assert!(ids(&at).is_empty(), "after a sweep");
             attach(&mut second, &at);
             drop(second);
-            detach(&mut open(), &at);
+            detach(&mut open_by(way, 1), &at);
             assert!(ids(&at).is_empty(), "after the detach of an earlier run's");
         }
     });
@@ -253,12 +258,12 @@ fn what_is_taken_off_is_off_at_once() {
 
 #[test]
 fn another_program_at_the_same_place_sees_every_packet_too() {
-    with_bpffs(|| {
+    each_way(|way| {
         device("one0");
         run("ip addr add 192.0.2.2/24 dev peer-one0");
         let at = at(Hook::FromUplink, "one0");
-        let mut ours = open();
-        let mut other = EbpfDatapath::open(network(2), FLOWS).unwrap();
+        let mut ours = open_by(way, 1);
+        let mut other = open_by(way, 2);
         attach(&mut other, &at);
         attach(&mut ours, &at);
         assert_eq!(ids(&at).len(), 2);

@@ -13,15 +13,20 @@ use crate::model::net::Vni;
 
 mod attach;
 mod btf;
+mod filters;
+pub mod leftovers;
 mod load;
 #[cfg(feature = "bpf-log")]
 mod log;
 pub mod maps;
 pub mod pins;
 mod refusals;
+mod tcx;
 pub mod trial;
 
-use attach::Links;
+pub use attach::{AttachBy, Way};
+
+use attach::Attacher;
 use maps::Maps;
 use pins::PinDir;
 
@@ -30,7 +35,10 @@ pub struct EbpfDatapath {
     pins: PinDir,
     ebpf: Ebpf,
     maps: Maps,
-    links: Links,
+    vni: Vni,
+    attacher: Attacher,
+    /// Why programs are attached the way they are.
+    pub way_because: String,
     /// Whether the programs can read conntrack off a packet.
     pub reads_conntrack: bool,
 }
@@ -39,30 +47,42 @@ impl EbpfDatapath {
     /// Loads the programs and adopts the pinned maps. Nothing is attached yet; what an earlier run
     /// attached goes on as it was. `flows` is the least capacity of the flow record.
     pub fn open(vni: Vni, flows: u32) -> Result<Self, DatapathError> {
-        // `auto` falls back to the kernel's path by this answer, before anything is pinned.
-        aya::programs::SchedClassifier::query_tcx("lo", aya::programs::TcAttachType::Ingress)
-            .map_err(call("look for TCX, which Linux has from 6.6 on"))?;
+        Self::open_by(vni, flows, AttachBy::Auto)
+    }
+
+    /// The same, with a say in how programs are attached.
+    pub fn open_by(vni: Vni, flows: u32, by: AttachBy) -> Result<Self, DatapathError> {
+        // The kernel's answer comes before anything is pinned.
+        let (attacher, way_because) = Attacher::new(by, vni)?;
         let pins = PinDir::new(vni);
         let offsets = btf::conntrack_offsets();
         let ebpf = load::load(&pins, flows, offsets)?;
         let maps = Maps::open(&pins)?;
-        let links = Links::default();
         Ok(Self {
             pins,
             ebpf,
             maps,
-            links,
+            vni,
+            attacher,
+            way_because,
             reads_conntrack: offsets.known != 0,
         })
+    }
+
+    /// How programs are attached.
+    #[must_use]
+    pub const fn way(&self) -> Way {
+        self.attacher.way()
     }
 }
 
 impl Datapath for EbpfDatapath {
     fn observe(&self) -> Result<DatapathState, DatapathError> {
         let mut state = self.maps.read()?;
-        state.attachments = self.links.living(&self.ebpf, &self.pins).collect();
-        state.dead = self.links.dead().collect();
-        state.foreign = self.links.foreign();
+        let living = self.attacher.living(&self.ebpf, &self.pins);
+        state.attachments = living.into_iter().collect();
+        state.dead = self.attacher.dead().into_iter().collect();
+        state.foreign = self.attacher.foreign();
         Ok(state)
     }
 
@@ -79,13 +99,13 @@ impl Datapath for EbpfDatapath {
             DatapathOp::DeleteLocal(addr) => self.maps.delete_local(*addr),
             DatapathOp::PutPort(link, port) => self.maps.put_port(*link, *port),
             DatapathOp::DeletePort(link) => self.maps.delete_port(*link),
-            DatapathOp::Attach(at) => self.links.attach(&mut self.ebpf, &self.pins, at),
-            DatapathOp::Detach(at) => self.links.detach(&self.pins, at),
+            DatapathOp::Attach(at) => self.attacher.attach(&mut self.ebpf, &self.pins, at),
+            DatapathOp::Detach(at) => self.attacher.detach(&self.pins, at),
         }
     }
 
     fn sweep(&mut self) -> Result<usize, DatapathError> {
-        self.links.sweep(&self.pins)
+        self.attacher.sweep(&self.pins, self.vni)
     }
 
     fn counters(&self) -> Result<Counters, DatapathError> {

@@ -94,6 +94,44 @@ impl PinDir {
         Ok(())
     }
 
+    fn qdisc(&self, link: IfIndex) -> PathBuf {
+        self.0.join("qdiscs").join(link.to_string())
+    }
+
+    /// Notes that the device's qdisc clsact is of our making. bpffs holds nothing but folders and
+    /// pins: it is an empty folder.
+    pub fn mark_qdisc(&self, link: IfIndex) -> Result<(), DatapathError> {
+        let path = self.qdisc(link);
+        fs::create_dir_all(&path).map_err(io_call(format!("make {}", path.display())))
+    }
+
+    /// Takes that note back.
+    pub fn unmark_qdisc(&self, link: IfIndex) -> Result<(), DatapathError> {
+        let path = self.qdisc(link);
+        match fs::remove_dir(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(io_call(format!("remove {}", path.display()))(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the device's qdisc clsact is of our making.
+    pub fn has_marked_qdisc(&self, link: IfIndex) -> bool {
+        self.qdisc(link).exists()
+    }
+
+    /// The devices whose qdisc clsact is of our making.
+    pub fn marked_qdiscs(&self) -> Vec<IfIndex> {
+        let entries = fs::read_dir(self.0.join("qdiscs")).into_iter().flatten();
+        entries
+            .filter_map(|entry| {
+                let number: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+                IfIndex::try_from(number).ok()
+            })
+            .collect()
+    }
+
     /// The folders of the same network under other versions of the layout.
     pub fn siblings(&self) -> Vec<Self> {
         let versions = fs::read_dir(Path::new(BPFFS).join("weft"))
