@@ -13,6 +13,7 @@ use crate::model::net::Vni;
 
 mod attach;
 mod btf;
+pub mod cost;
 mod filters;
 pub mod leftovers;
 mod load;
