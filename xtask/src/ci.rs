@@ -4,13 +4,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use crate::{lint, test, tidy, toolchain::Lock};
+use crate::{lint, test, tidy, toolchain::Lock, verify};
 
 type Step = (&'static str, fn() -> Result<()>);
 
 const STEPS: &[Step] = &[
     ("tidy", tidy::run),
     ("lint", || lint::run(Lock::Fixed)),
+    ("verify", || {
+        verify::run(Lock::Fixed, &verify::Options::default())
+    }),
     ("test", || test::run(Lock::Fixed, &test::Options::default())),
 ];
 

@@ -1,4 +1,4 @@
-//! `cargo xtask`: set-up, run, demo, test, bench, lint, tidy, ci.
+//! `cargo xtask`: set-up, run, demo, test, bench, vm, verify, lint, tidy, ci.
 
 mod bench;
 mod ci;
@@ -11,6 +11,7 @@ mod signals;
 mod test;
 mod tidy;
 mod toolchain;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -38,6 +39,8 @@ enum Verb {
     Test(test::Options),
     /// Measure networks side by side: bare, routed, flannel's, ours.
     Bench(bench::Options),
+    /// What each program costs the verifier, against ebpf/verified.txt.
+    Verify(verify::Options),
     /// Formatting, and clippy with warnings as errors.
     Lint,
     /// The rules of the tree.
@@ -64,6 +67,7 @@ fn dispatch(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Bench(options) => return bench::run(&options),
         Verb::Demo(options) => return demo::run(&options),
         Verb::Test(options) => test::run(Lock::MayChange, &options)?,
+        Verb::Verify(options) => verify::run(Lock::MayChange, &options)?,
         Verb::Lint => lint::run(Lock::MayChange)?,
         Verb::Tidy => tidy::run()?,
         Verb::Ci => ci::run()?,

@@ -108,6 +108,12 @@ pub(crate) fn build_probe(lock: Lock) -> Result<PathBuf> {
     Ok(target().join("debug/weft-probe"))
 }
 
+/// Builds test programs; answers with where each is and what it is called.
+pub(crate) fn build_programs(lock: Lock, words: &[&str]) -> Result<Vec<(PathBuf, String)>> {
+    let suites = build_suites(lock, words)?.into_iter();
+    Ok(suites.map(|it| (it.program.into(), it.name)).collect())
+}
+
 struct Suite {
     name: String,
     program: OsString,
@@ -169,7 +175,7 @@ fn counted(command: &mut Command, options: &Options) -> Result<()> {
 }
 
 /// From a line like `test result: ok. 3 passed; 0 failed; …`.
-fn passed_tests(line: &str) -> Option<u32> {
+pub(crate) fn passed_tests(line: &str) -> Option<u32> {
     let rest = line.strip_prefix("test result: ok. ")?;
     rest.split_once(" passed")?.0.parse().ok()
 }
