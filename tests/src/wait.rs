@@ -9,12 +9,19 @@ use anyhow::{Result, bail};
 
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// Deadlines are this many times as long: for machines whose processor is emulated.
+fn patience() -> u32 {
+    let told = std::env::var("WEFT_PATIENCE").ok();
+    told.and_then(|text| text.parse().ok()).unwrap_or(1)
+}
+
 /// Asks until `check` gives a value; its last error, if any, is the reason for giving up.
 pub fn until<T>(
     what: &str,
     limit: Duration,
     mut check: impl FnMut() -> Result<Option<T>>,
 ) -> Result<T> {
+    let limit = limit * patience();
     let end = Instant::now() + limit;
     loop {
         let reason = match check() {

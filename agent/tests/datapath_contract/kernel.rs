@@ -52,13 +52,16 @@ pub fn ways() -> Vec<Way> {
     if version >= (6, 6) {
         return vec![Way::Tcx, Way::Clsact];
     }
-    println!("Linux {release} has no TCX: clsact alone is tried");
     vec![Way::Clsact]
 }
 
 /// Runs a test by each way, in fresh namespaces.
 pub fn each_way(test: impl FnOnce(Way) + Send + Copy + 'static) {
-    for way in ways() {
+    let ways = ways();
+    if !ways.contains(&Way::Tcx) {
+        println!("NOT TRIED by TCX: a kernel before 6.6");
+    }
+    for way in ways {
         println!("by {way}");
         with_bpffs(move || test(way));
     }
