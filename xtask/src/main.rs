@@ -12,6 +12,7 @@ mod test;
 mod tidy;
 mod toolchain;
 mod verify;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -39,6 +40,8 @@ enum Verb {
     Test(test::Options),
     /// Measure networks side by side: bare, routed, flannel's, ours.
     Bench(bench::Options),
+    /// Load tests, program tests and two hosts on Linux 6.1, in a virtual machine.
+    Vm(vm::Options),
     /// What each program costs the verifier, against ebpf/verified.txt.
     Verify(verify::Options),
     /// Formatting, and clippy with warnings as errors.
@@ -67,6 +70,7 @@ fn dispatch(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Bench(options) => return bench::run(&options),
         Verb::Demo(options) => return demo::run(&options),
         Verb::Test(options) => test::run(Lock::MayChange, &options)?,
+        Verb::Vm(options) => vm::run(&options)?,
         Verb::Verify(options) => verify::run(Lock::MayChange, &options)?,
         Verb::Lint => lint::run(Lock::MayChange)?,
         Verb::Tidy => tidy::run()?,

@@ -73,6 +73,16 @@ pub(crate) fn packages() -> Result<u32> {
     Ok(llvm)
 }
 
+/// Installs what is missing of these.
+pub(super) fn ensure(wanted: &[&str]) -> Result<()> {
+    let wanted: Vec<String> = wanted.iter().map(ToString::to_string).collect();
+    let missing = missing(&wanted)?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    install(&missing)
+}
+
 fn missing(wanted: &[String]) -> Result<Vec<String>> {
     let mut query = Command::new("dpkg-query");
     query

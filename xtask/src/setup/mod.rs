@@ -6,7 +6,7 @@ mod elsewhere;
 
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use crate::{
     shell,
@@ -20,6 +20,14 @@ pub(crate) fn run() -> Result<()> {
     } else {
         elsewhere::check()
     }
+}
+
+/// Packages that only one command needs.
+pub(crate) fn also(packages: &[&str]) -> Result<()> {
+    if !debian::is_this() {
+        bail!("this needs Debian's packages: {}", packages.join(" "));
+    }
+    debian::ensure(packages)
 }
 
 /// Builds the linker against the LLVM of the compiler, unless the right one is there.
