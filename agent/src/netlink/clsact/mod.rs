@@ -3,7 +3,7 @@
 
 mod wire;
 
-use std::{collections::BTreeMap, fmt, io, os::fd::BorrowedFd, time::Duration};
+use std::{cell::Cell, collections::BTreeMap, fmt, io, os::fd::BorrowedFd, time::Duration};
 
 use nix::sys::{
     socket::{setsockopt, sockopt},
@@ -81,6 +81,8 @@ pub struct Filter {
 /// A connection to the kernel, in the network namespace that it was opened in.
 pub struct Clsact {
     socket: Socket,
+    /// Number of the last request. An answer that came too late must not be the next one's.
+    last: Cell<u32>,
 }
 
 impl fmt::Debug for Clsact {
@@ -100,7 +102,10 @@ impl Clsact {
             Ok(socket)
         };
         open()
-            .map(|socket| Self { socket })
+            .map(|socket| Self {
+                socket,
+                last: Cell::new(0),
+            })
             .map_err(failed("open a netlink socket for filters"))
     }
 
@@ -190,13 +195,18 @@ impl Clsact {
 
     /// Sends a request and returns the bodies of its answers.
     fn ask(&self, kind: u16, flags: u16, body: &[u8]) -> io::Result<Vec<Vec<u8>>> {
-        self.socket.send(&raw::request(kind, flags, body), 0)?;
+        let number = self.last.get().wrapping_add(1);
+        self.last.set(number);
+        let mut request = raw::request(kind, flags, body);
+        wire::number(&mut request, number);
+        self.socket.send(&request, 0)?;
         let mut rows = Vec::new();
         loop {
             let (datagram, _) = self.socket.recv_from_full()?;
             let mut rest = datagram.as_slice();
             while let Some((kind, _, body, next)) = raw::message(rest) {
                 match kind {
+                    _ if wire::number_of(rest) != Some(number) => {}
                     NLMSG_DONE | NLMSG_ERROR => return raw::outcome(body).map(|()| rows),
                     _ => rows.push(body.to_vec()),
                 }

@@ -33,6 +33,7 @@ pub(super) enum Row {
     Other,
 }
 
+/// Reads a row.
 pub(super) fn read(row: &[u8], side: Side) -> Option<Row> {
     let attributes = row.get(TCMSG_LEN..)?;
     let kind = text(attribute(attributes, KIND)?);
@@ -53,6 +54,7 @@ pub(super) fn read(row: &[u8], side: Side) -> Option<Row> {
     Some(Row::Ours(Filter { place, program }))
 }
 
+/// `struct tcmsg`.
 pub(super) fn header(link: u32, handle: u32, parent: u32, info: u32) -> Vec<u8> {
     let mut bytes = vec![0; 4];
     for word in [link, handle, parent, info] {
@@ -66,6 +68,22 @@ pub(super) fn filter_header(place: Place) -> Vec<u8> {
     header(place.link.get(), place.handle, place.side.parent(), info)
 }
 
+/// Where `struct nlmsghdr` has a request's number, which its answers bear too.
+const NUMBER: usize = 8;
+
+/// Numbers a request.
+pub(super) fn number(request: &mut [u8], number: u32) {
+    if let Some(place) = request.get_mut(NUMBER..NUMBER + 4) {
+        place.copy_from_slice(&number.to_ne_bytes());
+    }
+}
+
+/// The number of the request that a message answers.
+pub(super) fn number_of(message: &[u8]) -> Option<u32> {
+    word(message, NUMBER)
+}
+
+/// Adds an attribute.
 pub(super) fn put(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
     let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
     message.extend(length.to_ne_bytes());
