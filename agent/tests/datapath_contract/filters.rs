@@ -120,6 +120,10 @@ fn a_network_is_removed_without_its_neighbours() {
         assert_eq!(leftovers::filters(network(2)).unwrap().len(), 1);
         assert_eq!(ids(&uplink).len(), 1);
         assert!(filters("one0").contains("u32"));
+        // The qdisc that the first one made is now the second one's to remove.
+        run("tc filter del dev one0 ingress prio 7");
+        assert!(leftovers::remove(network(2)).unwrap());
+        assert!(!qdiscs("one0").contains("clsact"));
     });
 }
 

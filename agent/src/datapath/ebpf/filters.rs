@@ -85,7 +85,7 @@ impl Filters {
         self.held.remove(&(at.hook, at.link));
         let place = place(self.vni, at.hook, at.link);
         self.kernel.delete(place).map_err(refused)?;
-        tidy(&self.kernel, pins, at.link)
+        tidy(&self.kernel, pins, self.vni, at.link)
     }
 }
 
@@ -119,18 +119,28 @@ const fn side(hook: Hook) -> Side {
     }
 }
 
-/// Removes the qdisc of a device if we made it and nobody's filter hangs in it.
-pub fn tidy(kernel: &Clsact, pins: &PinDir, link: IfIndex) -> Result<(), DatapathError> {
+/// Removes the qdisc of a device if we made it and nobody's filter hangs in it. Where only another
+/// network of ours has filters left, it is that one's to remove.
+pub fn tidy(kernel: &Clsact, pins: &PinDir, vni: Vni, link: IfIndex) -> Result<(), DatapathError> {
     if !pins.has_marked_qdisc(link) {
         return Ok(());
     }
+    let mut networks = Vec::new();
+    let mut others = 0;
     for side in Side::ALL {
-        let (ours, others) = kernel.filters(link, side).map_err(refused)?;
-        if !ours.is_empty() || others > 0 {
-            return Ok(());
-        }
+        let (ours, more) = kernel.filters(link, side).map_err(refused)?;
+        let owners = ours.iter().filter_map(|filter| owner(filter.place.handle));
+        networks.extend(owners.map(|(network, _)| network));
+        others += more;
     }
-    kernel.remove(link).map_err(refused)?;
+    if networks.contains(&vni) {
+        return Ok(());
+    }
+    match networks.first() {
+        Some(heir) => PinDir::new(*heir).mark_qdisc(link)?,
+        None if others > 0 => return Ok(()),
+        None => kernel.remove(link).map_err(refused)?,
+    }
     pins.unmark_qdisc(link)
 }
 

@@ -66,7 +66,7 @@ pub fn sweep(
         }
     }
     for link in pins.marked_qdiscs() {
-        filters::tidy(&kernel, pins, link)?;
+        filters::tidy(&kernel, pins, vni, link)?;
     }
     Ok(swept)
 }
