@@ -138,9 +138,8 @@ fn dump_pins(vni: Vni, pins: &PinDir) -> anyhow::Result<Value> {
             .collect::<Vec<_>>(),
         Err(_nothing_pinned) => Vec::new(),
     };
-    Ok(
-        json!({ "schema": "weft/pins/v1", "maps": maps, "links": links_of(pins)?, "filters": filters_of(vni)? }),
-    )
+    let (links, filters) = (links_of(pins)?, filters_of(vni)?);
+    Ok(json!({ "schema": "weft/pins/v1", "maps": maps, "links": links, "filters": filters }))
 }
 
 fn links_of(pins: &PinDir) -> anyhow::Result<Vec<Value>> {

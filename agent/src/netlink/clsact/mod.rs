@@ -136,7 +136,7 @@ impl Clsact {
                 }
                 Ok(false)
             }
-            Err(error) => Err(failed(call)(error)),
+            Err(error) => Err(failed(lacking(call, "NET_SCH_INGRESS", &error))(error)),
         }
     }
 
@@ -158,9 +158,10 @@ impl Clsact {
         put(&mut request, wire::KIND, b"bpf\0");
         put(&mut request, wire::OPTIONS, &program_options(program, name));
         let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
+        let call = format!("put filter {name} at link {}", place.link);
         self.ask(RTM_NEWTFILTER, flags, &request)
             .map(drop)
-            .map_err(failed(format!("put filter {name} at link {}", place.link)))
+            .map_err(|error| failed(lacking(call, "NET_CLS_BPF", &error))(error))
     }
 
     /// Takes a filter off.
@@ -219,6 +220,15 @@ impl Clsact {
 fn failed(call: impl Into<String>) -> impl FnOnce(io::Error) -> NetlinkError {
     let call = call.into();
     |source| NetlinkError { call, source }
+}
+
+/// Names the part that a kernel which does not know a kind was built without.
+fn lacking(call: String, part: &str, error: &io::Error) -> String {
+    if error.raw_os_error() == Some(libc::ENOENT) {
+        format!("{call}: the kernel has no CONFIG_{part}, or its module is missing")
+    } else {
+        call
+    }
 }
 
 fn gone_is_well(answer: io::Result<Vec<Vec<u8>>>) -> io::Result<()> {
