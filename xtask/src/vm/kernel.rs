@@ -9,10 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 use super::tree::Tree;
-use crate::{
-    shell::{self, output},
-    toolchain::target,
-};
+use crate::{shell, toolchain::target};
 
 /// The kernel that Debian 12 stays on.
 const SERIES: &str = "6.1.";
@@ -97,15 +94,10 @@ impl Kernel {
 }
 
 fn package() -> Result<String> {
-    let text = output(Command::new("apt-cache").args(["depends", META]))?;
-    let name = text
-        .split_ascii_whitespace()
-        .find(|word| word.starts_with("linux-image-"));
+    let text = shell::output(Command::new("apt-cache").args(["depends", META]))?;
     let name = text
         .lines()
-        .filter_map(|line| line.trim().strip_prefix("Depends: "))
-        .next()
-        .or(name)
+        .find_map(|line| line.trim().strip_prefix("Depends: "))
         .with_context(|| format!("{META} names no kernel"))?;
     ensure!(
         name.starts_with(&format!("linux-image-{SERIES}")),

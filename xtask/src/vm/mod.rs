@@ -2,32 +2,27 @@
 //! virtual machine. The processor is emulated, so it needs no permission and is slow.
 
 mod cpio;
+mod guest;
 mod kernel;
 mod tree;
 
 use std::{
     fs::{self, File},
-    io::{BufRead as _, BufReader, BufWriter},
+    io::BufWriter,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    sync::mpsc::{self, RecvTimeoutError},
-    thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
 
 use self::{kernel::Kernel, tree::Tree};
 use crate::{
-    setup, shell,
+    setup,
     test::{self, passed_tests},
     toolchain::{Lock, target},
 };
 
 const PACKAGES: &[&str] = &["binutils", "qemu-system-x86"];
-const QEMU: &str = "qemu-system-x86_64";
-/// Beyond every run that goes well.
-const LIMIT: Duration = Duration::from_secs(15 * 60);
 
 /// Programs of this machine that the tests call.
 const PROGRAMS: &[&str] = &[
@@ -84,7 +79,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let image = folder.join("initramfs");
     build(&kernel, &suites, &folder, &image)?;
     let start = Instant::now();
-    let lines = boot(&kernel, &image)?;
+    let lines = guest::run(&kernel.image, &image)?;
     judge(&lines, suites.len())?;
     println!(
         "vm: {} s in the guest; all passed",
@@ -155,82 +150,6 @@ fn plan(suites: &[Suite]) -> String {
         format!("echo 'weft-vm: {name} {words}'\n./{name} {words} || failed=$((failed + 1))\n")
     });
     suites.collect()
-}
-
-/// Runs the guest to its end, showing what it says.
-fn boot(kernel: &Kernel, image: &Path) -> Result<Vec<String>> {
-    let mut command = Command::new(QEMU);
-    command
-        .args([
-            "-accel",
-            "tcg,thread=multi",
-            "-cpu",
-            "max",
-            "-smp",
-            "2",
-            "-m",
-            "3G",
-        ])
-        .args([
-            "-nodefaults",
-            "-no-user-config",
-            "-no-reboot",
-            "-display",
-            "none",
-        ])
-        .args(["-serial", "stdio", "-nic", "none"])
-        .arg("-kernel")
-        .arg(&kernel.image)
-        .arg("-initrd")
-        .arg(image)
-        .args([
-            "-append",
-            "console=ttyS0 quiet panic=-1 mitigations=off nokaslr",
-        ]);
-    println!("$ {}", shell::line(&command));
-    let child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context(QEMU)?;
-    let mut guest = Guest(child);
-    let output = guest.0.stdout.take().context("the guest's output")?;
-    let (told, heard) = mpsc::channel();
-    let reader = thread::spawn(move || {
-        for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
-            let line = String::from_utf8_lossy(&line).trim_end().to_owned();
-            if told.send(line).is_err() {
-                return;
-            }
-        }
-    });
-    let end = Instant::now() + LIMIT;
-    let mut lines = Vec::new();
-    loop {
-        let left = end.saturating_duration_since(Instant::now());
-        match heard.recv_timeout(left) {
-            Ok(line) => {
-                println!("{line}");
-                lines.push(line);
-            }
-            Err(RecvTimeoutError::Timeout) => bail!("the guest did not end within {LIMIT:?}"),
-            Err(RecvTimeoutError::Disconnected) => break,
-        }
-    }
-    drop(reader.join());
-    let status = guest.0.wait().context("wait for the guest")?;
-    ensure!(status.success(), "{QEMU}: {status}");
-    Ok(lines)
-}
-
-/// Ends with its owner.
-struct Guest(Child);
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
 }
 
 /// The guest's last line, and that every suite ran something.
