@@ -4,7 +4,7 @@
 //! offset of a named member of a named struct, in the kernel's BTF or in a module's, whose strings
 //! and types continue the kernel's.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, sync::OnceLock};
 
 use weft_common::settings::ConntrackOffsets;
 
@@ -20,7 +20,15 @@ const DEPTH: u32 = 8;
 /// Offsets for the programs; not known where the kernel does not say.
 #[must_use]
 pub fn conntrack_offsets() -> ConntrackOffsets {
-    offsets_from(Path::new(KERNEL), Path::new(MODULE)).unwrap_or_default()
+    // Read once a process: offsets stay as they are, while what is not known may become so with a
+    // module, and a file system may hide what another shows.
+    static KNOWN: OnceLock<ConntrackOffsets> = OnceLock::new();
+    let (kernel, module) = (Path::new(KERNEL), Path::new(MODULE));
+    let known = KNOWN.get().filter(|_| kernel.exists()).copied();
+    let found = known.or_else(|| offsets_from(kernel, module));
+    found.map_or_else(ConntrackOffsets::default, |found| {
+        *KNOWN.get_or_init(|| found)
+    })
 }
 
 fn offsets_from(kernel: &Path, module: &Path) -> Option<ConntrackOffsets> {
