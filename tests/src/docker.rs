@@ -83,7 +83,11 @@ impl Docker {
         done.with_context(|| self.daemon.tail())
     }
 
+    /// An engine that starts again has it already.
     fn import(&self) -> Result<()> {
+        if self.docker(&["image", "inspect", IMAGE]).is_ok() {
+            return Ok(());
+        }
         let tar = self.host.folder().join("image.tar");
         write_image(&self.host.folder().join("image"), &tar)?;
         self.docker(&["import", &tar.to_string_lossy(), IMAGE])
@@ -126,6 +130,21 @@ impl Docker {
         self.docker(&["exec", &container.name, "sh", "-c", script])
     }
 
+    /// Removes all containers and ends the engine; its bridge stays.
+    pub fn stop(&mut self) -> Result<()> {
+        // The engine waits for its containers; ours need no time to say goodbye.
+        let list = self.docker(&["ps", "-aq"])?;
+        let mut words = vec!["rm", "-f"];
+        words.extend(list.split_whitespace());
+        let removed = if words.len() > 2 {
+            self.docker(&words).map(drop)
+        } else {
+            Ok(())
+        };
+        self.daemon.stop()?;
+        removed
+    }
+
     pub fn tail(&self) -> String {
         self.daemon.tail()
     }
@@ -133,17 +152,11 @@ impl Docker {
 
 impl Drop for Docker {
     fn drop(&mut self) {
-        // The engine waits for its containers; ours need no time to say goodbye.
-        if let Ok(list) = self.docker(&["ps", "-aq"]) {
-            let mut words = vec!["rm", "-f"];
-            words.extend(list.split_whitespace());
-            if words.len() > 2
-                && let Err(error) = self.docker(&words)
-            {
-                eprintln!("lab: {error:#}");
-            }
+        if self.daemon.ensure_running().is_ok()
+            && let Err(error) = self.stop()
+        {
+            eprintln!("lab: {error:#}");
         }
-        let _ = self.daemon.stop();
         remove_cgroups(&cgroup(&self.host));
     }
 }

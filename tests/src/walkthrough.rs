@@ -226,7 +226,7 @@ impl Walk {
 }
 
 /// The options of the combined variable, one by one.
-fn docker_opts(agent: &Agent) -> Result<Vec<String>> {
+pub fn docker_opts(agent: &Agent) -> Result<Vec<String>> {
     let (code, text, errors) = agent.host.weft(&["docker-opts", "-c"])?;
     ensure!(code == 0, "weft docker-opts ended with {code}: {errors}");
     parse_docker_opts(&text).with_context(|| format!("weft docker-opts: {text:?}"))
