@@ -40,7 +40,12 @@ fn two_hosts_measure_the_way_between_them() -> Result<()> {
     for share in world.shares(&before)? {
         println!("{share}");
         ensure!(share.taken > 1000, "{share}\n{}", world.describe());
-        ensure!(share.milli_percent() >= 99_000, "{share}");
+        // What a container sends before the agent has confirmed it may be the stack's.
+        ensure!(
+            share.milli_percent() >= 90_000,
+            "{share}\n{}",
+            world.describe()
+        );
     }
     server.stop()?;
     // The containers of the measurement go with its processes.
