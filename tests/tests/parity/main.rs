@@ -43,14 +43,30 @@ fn run(rules: Rules) -> Result<()> {
         runner.run(case)?;
     }
     if rules == Rules::None {
-        runner.set(&SETTINGS, &cases::usual())?;
-        runner.run(&cases::told())?;
-        runner.narrow(cases::TOLD)?;
-        for case in &cases::narrow() {
-            runner.run(case)?;
-        }
+        change(&mut runner)?;
     }
     runner.finish()
+}
+
+/// What may change while the hosts run.
+fn change(runner: &mut Runner) -> Result<()> {
+    runner.set(&SETTINGS, &cases::usual())?;
+
+    let rule = format!("to {} lookup 77", cases::BARRED);
+    runner.ip("route add unreachable default table 77")?;
+    runner.ip(&format!("rule add {rule}"))?;
+    runner.until_peer("the peer is the kernel's", |peer| !peer.fast)?;
+    runner.run(&cases::unreachable())?;
+    runner.ip(&format!("rule del {rule}"))?;
+    runner.until_peer("the peer is ours", |peer| peer.fast)?;
+    runner.run(&cases::usual())?;
+
+    runner.run(&cases::told())?;
+    runner.until_peer("the path is known", |peer| peer.mtu == Some(cases::TOLD))?;
+    for case in &cases::narrow() {
+        runner.run(case)?;
+    }
+    Ok(())
 }
 
 #[test]

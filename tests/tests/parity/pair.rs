@@ -174,18 +174,9 @@ impl Pair {
         })
     }
 
-    /// A setting of the first host's kernel.
-    pub fn set(&self, key: &str, value: &str) -> Result<()> {
-        let [a, _] = &self.hosts;
-        a.ns.sysctl(key, value)
-    }
-
-    /// Waits until our first host's programs send the peer nothing larger.
-    pub fn knows_mtu(&self, mtu: u32) -> Result<()> {
-        let [a, _] = &self.hosts;
-        wait::until_true("the path's MTU is known", LIMIT, || {
-            Ok(a.peers()?.iter().all(|peer| peer.mtu == Some(mtu)))
-        })
+    /// The host whose settings change.
+    pub fn first(&self) -> &Host {
+        &self.hosts[0]
     }
 
     /// What the programs of both hosts counted so far.

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use weft_tests::{
     capture::Seen,
     craft::{Frame, Ip, word},
+    dump::PeerEntry,
     wait,
     world::Kind,
 };
@@ -75,7 +76,7 @@ impl Runner {
     pub fn set(&mut self, settings: &[(&str, &str)], case: &Case) -> Result<()> {
         for pair in self.pairs() {
             for (key, value) in settings {
-                pair.set(key, value)?;
+                pair.first().ns.sysctl(key, value)?;
             }
         }
         let followed = wait::until_true("the settings are followed", SETTLED, || {
@@ -85,11 +86,18 @@ impl Runner {
         followed.with_context(|| self.ours.to_string())
     }
 
-    /// Waits until ours knows of a narrow path what a case has told both.
-    pub fn narrow(&self, mtu: u32) -> Result<()> {
-        self.ours
-            .knows_mtu(mtu)
-            .with_context(|| self.ours.to_string())
+    /// `ip` on the first host of all pairs.
+    pub fn ip(&mut self, words: &str) -> Result<()> {
+        let mut all = self.pairs();
+        all.try_for_each(|pair| pair.first().ip(words).map(drop))
+    }
+
+    /// Waits until our first host's programs know this of their peer.
+    pub fn until_peer(&self, what: &str, is: impl Fn(&PeerEntry) -> bool) -> Result<()> {
+        let known = wait::until_true(what, SETTLED, || {
+            Ok(self.ours.first().peers()?.iter().all(&is))
+        });
+        known.with_context(|| self.ours.to_string())
     }
 
     /// Keeps what differs for the end; fails when the case could not be run.

@@ -14,9 +14,11 @@ mod sizes;
 mod tags;
 mod transports;
 
+use std::net::Ipv4Addr;
+
 use crate::{
-    case::{Case, ROUND, echo, out},
-    place::flow,
+    case::{Case, REFUSED, ROUND, all as all_of, echo, out},
+    place::{flow, inside, to},
 };
 
 pub use narrow::{TOLD, told};
@@ -24,6 +26,14 @@ pub use narrow::{TOLD, told};
 /// One that takes the fast path both ways.
 pub fn usual() -> Case {
     out("a ping", &echo(flow()), ROUND)
+}
+
+/// Where a rule of the first host lets nobody go.
+pub const BARRED: Ipv4Addr = inside(1, 66);
+
+pub fn unreachable() -> Case {
+    let counts = all_of(&["A out peer_kernel_only", REFUSED]);
+    out("a ping against a rule", &echo(to(BARRED)), &counts)
 }
 
 /// Once the path is known to be narrow.
