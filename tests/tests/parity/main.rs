@@ -53,13 +53,21 @@ fn change(runner: &mut Runner) -> Result<()> {
     runner.set(&SETTINGS, &cases::usual())?;
 
     let rule = format!("to {} lookup 77", cases::BARRED);
-    runner.ip("route add unreachable default table 77")?;
-    runner.ip(&format!("rule add {rule}"))?;
+    runner.ip(0, "route add unreachable default table 77")?;
+    runner.ip(0, &format!("rule add {rule}"))?;
     runner.until_peer("the peer is the kernel's", |peer| !peer.fast)?;
     runner.run(&cases::unreachable())?;
-    runner.ip(&format!("rule del {rule}"))?;
+    runner.ip(0, &format!("rule del {rule}"))?;
     runner.until_peer("the peer is ours", |peer| peer.fast)?;
     runner.run(&cases::usual())?;
+
+    runner.ip(1, "link set cni0 mtu 1400")?;
+    runner.until_equal(&cases::too_wide())?;
+    for case in &cases::small() {
+        runner.run(case)?;
+    }
+    runner.ip(1, "link set cni0 mtu 1450")?;
+    runner.until_equal(&cases::wide())?;
 
     runner.run(&cases::told())?;
     runner.until_peer("the path is known", |peer| peer.mtu == Some(cases::TOLD))?;

@@ -22,7 +22,7 @@ use crate::{
     case::{From, Wire},
     compare::Point,
     place::{A, B, Owner, THIRD, mac},
-    seen::{is_ip, is_received, plain},
+    seen::{is_ip, plain},
     sockets::Air,
 };
 
@@ -144,19 +144,21 @@ impl Pair {
     /// Everything up to the marker's answer, and `late` more frames at the first container.
     pub fn observe(&self, is_marker: &dyn Fn(&Seen) -> bool, late: usize) -> Result<Observed> {
         let [a, b, wire] = &self.captures;
-        let until = |capture: &Capture, markers: usize, late: usize| -> Result<Vec<Seen>> {
+        // What comes late goes to the first container, by the wire.
+        let until = |capture: &Capture, outgoing: bool, late: usize| -> Result<Vec<Seen>> {
             let seen = wait::until("the marker passes", LIMIT, || {
                 let seen = capture.seen();
-                let passed = seen.iter().filter(|seen| is_marker(seen)).count();
-                let others = seen.iter().filter(|seen| is_received(seen)).count();
-                let others = others.saturating_sub(usize::from(late > 0));
-                Ok((passed >= markers && (late == 0 || others >= late)).then_some(seen))
+                let (markers, others): (Vec<_>, Vec<_>) =
+                    seen.iter().partition(|seen| is_marker(seen));
+                let others = others.iter().filter(|seen| is_ip(seen));
+                let came = others.filter(|seen| seen.outgoing == outgoing).count();
+                Ok((markers.len() >= 2 && came >= late).then_some(seen))
             });
             seen.with_context(|| format!("{:02x?}", capture.take()))
         };
-        let at_a = until(a, 2, late)?;
-        let at_b = until(b, 2, 0)?;
-        let wire_seen = until(wire, 2, 0)?;
+        let at_a = until(a, false, late)?;
+        let at_b = until(b, false, 0)?;
+        let wire_seen = until(wire, true, late)?;
         for capture in &self.captures {
             capture.take();
         }
@@ -175,8 +177,8 @@ impl Pair {
     }
 
     /// The host whose settings change.
-    pub fn first(&self) -> &Host {
-        &self.hosts[0]
+    pub fn host(&self, number: usize) -> &Host {
+        &self.hosts[number]
     }
 
     /// What the programs of both hosts counted so far.

@@ -30,7 +30,7 @@ const MARKER: &str = "A out ip_options; A bridge port_passed; A by no_flow; B in
     B over ip_options; B to no_flow; B out ip_options; B bridge port_passed; B by no_flow; \
     A in udp_checksum; A over ip_options; A to no_flow";
 /// For every program to hang where it should.
-const SETTLED: Duration = Duration::from_secs(10);
+const SETTLED: Duration = Duration::from_secs(20);
 
 pub struct Runner {
     kernel: Pair,
@@ -76,26 +76,34 @@ impl Runner {
     pub fn set(&mut self, settings: &[(&str, &str)], case: &Case) -> Result<()> {
         for pair in self.pairs() {
             for (key, value) in settings {
-                pair.first().ns.sysctl(key, value)?;
+                pair.host(0).ns.sysctl(key, value)?;
             }
         }
-        let followed = wait::until_true("the settings are followed", SETTLED, || {
-            let (shown, _) = self.pass(case)?;
-            Ok(compare::observed(&shown, &mut self.allowed, case).is_empty())
-        });
-        followed.with_context(|| self.ours.to_string())
+        self.until_equal(case)
     }
 
-    /// `ip` on the first host of all pairs.
-    pub fn ip(&mut self, words: &str) -> Result<()> {
+    /// Until a case fares on ours as in the kernel, after a change that ours may follow in its time.
+    pub fn until_equal(&mut self, case: &Case) -> Result<()> {
+        let what = format!("{} fares as in the kernel", case.name);
+        let equal = wait::until_true(&what, SETTLED, || {
+            let (shown, _) = self.pass(case)?;
+            let wrong = compare::observed(&shown, &mut self.allowed, case);
+            ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+            Ok(true)
+        });
+        equal.with_context(|| self.ours.to_string())
+    }
+
+    /// `ip` on one host of all pairs.
+    pub fn ip(&mut self, host: usize, words: &str) -> Result<()> {
         let mut all = self.pairs();
-        all.try_for_each(|pair| pair.first().ip(words).map(drop))
+        all.try_for_each(|pair| pair.host(host).ip(words).map(drop))
     }
 
     /// Waits until our first host's programs know this of their peer.
     pub fn until_peer(&self, what: &str, is: impl Fn(&PeerEntry) -> bool) -> Result<()> {
         let known = wait::until_true(what, SETTLED, || {
-            Ok(self.ours.first().peers()?.iter().all(&is))
+            Ok(self.ours.host(0).peers()?.iter().all(&is))
         });
         known.with_context(|| self.ours.to_string())
     }

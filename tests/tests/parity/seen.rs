@@ -6,10 +6,6 @@ use weft_tests::{
     lab::SWITCH,
 };
 
-pub fn is_received(seen: &Seen) -> bool {
-    !seen.outgoing && is_ip(seen)
-}
-
 /// IPv4, tagged or not: the rest is neighbour discovery, and so is what groups are asked for.
 pub fn is_ip(seen: &Seen) -> bool {
     const IGMP: Option<&u8> = Some(&2);

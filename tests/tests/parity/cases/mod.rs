@@ -11,6 +11,7 @@ mod inward;
 mod narrow;
 mod options;
 mod sizes;
+mod small;
 mod tags;
 mod transports;
 
@@ -22,6 +23,12 @@ use crate::{
 };
 
 pub use narrow::{TOLD, told};
+pub use small::{too_wide, wide};
+
+/// While the far bridge is small.
+pub fn small() -> Vec<Case> {
+    small::cases()
+}
 
 /// One that takes the fast path both ways.
 pub fn usual() -> Case {
