@@ -195,7 +195,7 @@ impl Pair {
             switch.run("nft add table netdev air")?;
             let hook = "{ type filter hook ingress device p1 priority 0 ; }";
             switch.run(&format!("nft add chain netdev air in {hook}"))?;
-            let lost = "udp dport 8472 numgen random mod 100 0 drop";
+            let lost = "udp dport 8472 numgen random mod 50 0 drop";
             switch.run(&format!("nft add rule netdev air in {lost}"))?;
         }
         // A veth pair gathers only what comes from a device that cuts.

@@ -5,7 +5,7 @@ use std::net::SocketAddrV4;
 
 use anyhow::{Context as _, Result, ensure};
 use weft_tests::{
-    container::Place as _,
+    container::{Container, Place as _},
     probe,
     report::{Datagrams, Tcp},
 };
@@ -20,7 +20,7 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Air {
     Clear,
-    /// It loses one tunnel packet in a hundred.
+    /// It loses one tunnel packet in fifty.
     Lossy,
     /// The far end puts together what comes, as a card does.
     Gathered,
@@ -76,6 +76,9 @@ fn send(case: &Socket, pair: &Pair) -> Result<Arrived> {
         Traffic::Tcp(flags) => {
             let tcp: Tcp = probe::transfer_with(a, b, 9000, flags)?;
             println!("  {tcp:?}");
+            if case.air == Air::Lossy {
+                repairs_by_sack(a)?;
+            }
             ensure!(tcp.complete(), "{tcp:?}");
             // On a clear wire that is the machine's affair: a queue of its own was full.
             let again = case.air == Air::Lossy && tcp.repaired() > 0;
@@ -93,6 +96,15 @@ fn send(case: &Socket, pair: &Pair) -> Result<Arrived> {
             Ok(Arrived::Datagrams(arrived))
         }
     }
+}
+
+/// The loss is repaired by what the options of each segment say.
+fn repairs_by_sack(place: &Container) -> Result<()> {
+    for option in ["sack", "timestamps"] {
+        let set = place.run(&format!("cat /proc/sys/net/ipv4/tcp_{option}"))?;
+        ensure!(set.trim() != "0", "TCP goes without {option}");
+    }
+    Ok(())
 }
 
 /// Everything that must move does, and nothing that belongs on the fast path misses it.

@@ -59,12 +59,11 @@ pub fn cases() -> Vec<Case> {
             (2, swapped(FAR_EXPIRED)),
             (3, ROUND.to_owned()),
         ] {
-            let packet = packet.clone().but(|ip| ip.ttl = ttl);
-            cases.push(back(
-                &format!("{kind} back with TTL {ttl}"),
-                &packet,
-                &counts,
-            ));
+            for (words, fragment) in [("DF", 0x4000), ("no DF", 0)] {
+                let name = format!("{kind} back with TTL {ttl}, {words}");
+                let change = |ip: &mut Ip| (ip.ttl, ip.fragment) = (ttl, fragment);
+                cases.push(back(&name, &packet.clone().but(change), &counts));
+            }
         }
     }
     let large = to(*flow().destination.ip()).udp(&payload(1451 - 28));
