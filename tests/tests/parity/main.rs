@@ -52,13 +52,18 @@ fn run(rules: Rules) -> Result<()> {
 fn change(runner: &mut Runner) -> Result<()> {
     runner.set(&SETTINGS, &cases::usual())?;
 
-    let rule = format!("to {} lookup 77", cases::BARRED);
     runner.ip(0, "route add unreachable default table 77")?;
-    runner.ip(0, &format!("rule add {rule}"))?;
-    runner.until_peer("the peer is the kernel's", |peer| !peer.fast)?;
-    runner.run(&cases::unreachable())?;
-    runner.ip(0, &format!("rule del {rule}"))?;
-    runner.until_peer("the peer is ours", |peer| peer.fast)?;
+    for object in ["rule", "route"] {
+        let words = match object {
+            "rule" => format!("to {} lookup 77", cases::BARRED),
+            _ => format!("unreachable {}/32", cases::BARRED),
+        };
+        runner.ip(0, &format!("{object} add {words}"))?;
+        runner.until_peer("the peer is the kernel's", |peer| !peer.fast)?;
+        runner.run(&cases::unreachable(object))?;
+        runner.ip(0, &format!("{object} del {words}"))?;
+        runner.until_peer("the peer is ours", |peer| peer.fast)?;
+    }
     runner.run(&cases::usual())?;
 
     runner.ip(1, "link set cni0 mtu 1400")?;

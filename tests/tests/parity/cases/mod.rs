@@ -35,12 +35,16 @@ pub fn usual() -> Case {
     out("a ping", &echo(flow()), ROUND)
 }
 
-/// Where a rule of the first host lets nobody go.
+/// Where a rule or a route of the first host lets nobody go.
 pub const BARRED: Ipv4Addr = inside(1, 66);
 
-pub fn unreachable() -> Case {
+pub fn unreachable(by: &str) -> Case {
     let counts = all_of(&["A out peer_kernel_only", REFUSED]);
-    out("a ping against a rule", &echo(to(BARRED)), &counts)
+    out(
+        &format!("a ping against a {by}"),
+        &echo(to(BARRED)),
+        &counts,
+    )
 }
 
 /// Once the path is known to be narrow.
