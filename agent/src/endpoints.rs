@@ -260,13 +260,18 @@ fn is_diverted(host: &ObservedHost, subnet: Ipv4Net, address: Ipv4Addr, bridge: 
         .routes
         .iter()
         .filter(|route| covers(&route.destination));
-    let best = away.max_by_key(|route| route.destination.prefix_len());
     let refused = host.nowhere.iter().filter(|net| covers(net));
     let refused = refused.map(IpNet::prefix_len).max();
-    match best {
-        Some(route) => route.link != bridge || refused > Some(route.destination.prefix_len()),
-        None => refused.is_some(),
-    }
+    let Some(longest) = away
+        .clone()
+        .map(|route| route.destination.prefix_len())
+        .max()
+    else {
+        return refused.is_some();
+    };
+    // Among equals the metric decides, and may decide otherwise tomorrow.
+    let mut best = away.filter(|route| route.destination.prefix_len() == longest);
+    refused >= Some(longest) || best.any(|route| route.link != bridge)
 }
 
 /// Whether a port is in its bridge, up, and has carrier.

@@ -219,6 +219,8 @@ fn an_address_that_is_routed_elsewhere_is_none() {
         (vec![], vec![("10.1.2.0/28", 12), ("10.1.2.7/32", 10)], true),
         (vec!["10.1.2.0/28"], vec![("10.1.2.7/32", 10)], true),
         (vec!["10.1.2.7/32"], vec![("10.1.2.0/28", 10)], false),
+        (vec!["10.1.2.7/32"], vec![("10.1.2.7/32", 10)], false),
+        (vec![], vec![("10.1.2.7/32", 8), ("10.1.2.7/32", 10)], false),
     ] {
         let mut world = World::new();
         let said = format!("{nowhere:?} {routes:?}");

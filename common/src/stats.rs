@@ -146,6 +146,9 @@ reasons! {
     DropTagged = 42, "drop_tagged", Dropped;
     /// Something on the container's port is meant to see its packets: shaping, another program.
     PortKept = 43, "port_kept", Passed;
+    /// From a peer, by another device than the one that the way to it leaves by: the kernel asks
+    /// its own questions there.
+    OtherDevice = 44, "other_device", Passed;
 }
 
 macro_rules! hooks {

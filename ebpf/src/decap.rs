@@ -1,6 +1,7 @@
 //! The way in by the uplink: a tunnel packet for us.
 
 use weft_common::{
+    peer::PEER_FAST,
     settings::DatapathSettings,
     stats::Reason,
     wire::{
@@ -129,6 +130,11 @@ fn take(
     let for_us = packet.is_for_host() && tunnel[16..22] == settings.vtep_mac;
     if !for_us || tunnel[22..28] == settings.vtep_mac {
         return Err(Reason::OtherMac);
+    }
+    // The guard stands at every device; rules and the reverse path filter were judged for the one
+    // that peers are reached by.
+    if from.is_some_and(|peer| peer.flags & PEER_FAST != 0 && peer.ifindex != packet.ifindex()) {
+        return Err(Reason::OtherDevice);
     }
     if packet.gso_size() != 0 {
         return Err(Reason::Aggregate);

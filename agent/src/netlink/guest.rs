@@ -78,12 +78,29 @@ async fn index(handle: &Handle, name: &str) -> Result<u32> {
     Ok(link.with_context(|| name.to_owned())?.header.index)
 }
 
-/// Lays the cable and gives its far end away.
-async fn connect(place: &Place, (near, far): &(String, String), guest: &File) -> Result<()> {
+/// Lays the cable and gives its far end away. What goes wrong leaves no cable.
+async fn connect(place: &Place, names: &(String, String), guest: &File) -> Result<()> {
     let handle = handle()?;
+    let (near, far) = names;
     let cable = LinkVeth::new(near, far).build();
     let made = handle.link().add(cable).execute().await;
     made.with_context(|| format!("make the cable {near}"))?;
+    let plugged = plug(&handle, place, names, guest).await;
+    if plugged.is_err()
+        && let Ok(index) = index(&handle, near).await
+    {
+        // The first error is the one to tell.
+        drop(handle.link().del(index).execute().await);
+    }
+    plugged
+}
+
+async fn plug(
+    handle: &Handle,
+    place: &Place,
+    (near, far): &(String, String),
+    guest: &File,
+) -> Result<()> {
     let outer = LinkUnspec::new_with_name(near)
         .controller(place.bridge.get())
         .mtu(place.mtu)

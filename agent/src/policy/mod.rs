@@ -146,7 +146,7 @@ impl Scene {
         }
     }
 
-    /// Tunnel packets from other nodes. They need not come in by the uplink.
+    /// Tunnel packets from other nodes, by the uplink: none that comes in elsewhere is taken.
     fn received(&self, vteps: &[Ipv4Addr]) -> Packets {
         Packets {
             input: Names::Known(vec![self.uplink.clone()]),

@@ -54,7 +54,7 @@ pub struct Decision {
     /// Why it is so.
     pub why: String,
     /// The host's rules were read, and let every packet of a container pass, whatever conntrack
-    /// says of it.
+    /// says of it, unless it calls it invalid.
     pub harmless: bool,
     /// VTEP addresses whose tunnel packets are the kernel's, and why.
     pub kernel_only: BTreeMap<Ipv4Addr, String>,

@@ -28,8 +28,8 @@ const MOST_PROMOTED: usize = 1024;
 /// Whether flows may be taken from the stack at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Promotion {
-    /// No rule of the host minds what conntrack says of a packet, and conntrack takes up a
-    /// connection in mid-stream: a promoted flow may come back to the stack.
+    /// No rule of the host minds what conntrack says of a packet, but for what it calls invalid, and
+    /// conntrack takes up a connection in mid-stream: a promoted flow may come back to the stack.
     Allowed,
     /// Somewhere a flow that conntrack has forgotten would be stopped.
     Forbidden,
@@ -101,6 +101,7 @@ impl FlowKeeper {
     /// What follows must wait for a full comparison: a recorder began to work only now.
     pub fn distrust(&mut self) {
         self.synced = false;
+        self.tried = None;
     }
 
     /// Ends the records of flows that conntrack has ended. One of the same tuple may have begun
@@ -130,7 +131,11 @@ impl FlowKeeper {
         let first = promotes && !std::mem::replace(&mut self.promotes, promotes);
         if full || first || self.tried.is_none_or(|at| at.elapsed() >= EVERY) {
             let compared = self.sync(datapath, netlink).await;
-            if promotes && let Some(compared) = compared {
+            // While the record overflows nothing is taken: conntrack would forget for nothing.
+            if promotes
+                && !full
+                && let Some(compared) = compared
+            {
                 self.promote(datapath, netlink, compared).await;
             }
             if full && self.failure.is_none() {

@@ -141,7 +141,8 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
                 }
             }
             report.strict_tcp = !self.sysctls.picks_up_tcp().unwrap_or(false);
-            let promotion = if report.allowed.harmless && !report.strict_tcp {
+            let settled = report.allowed.harmless && !self.memory.unfinished;
+            let promotion = if settled && !report.strict_tcp {
                 Promotion::Allowed
             } else {
                 Promotion::Forbidden

@@ -8,6 +8,7 @@ use weft_common::{
     flow::{FLOW_SEEN, FlowEntry, FlowKey},
     peer::{PEER_FAST, PeerEntry},
     settings::FAST_PATH,
+    stats::Hook,
 };
 
 use super::flows::Scope;
@@ -25,7 +26,12 @@ pub fn promotable(
     let takes = programs
         .settings
         .is_some_and(|settings| settings.flags & FAST_PATH != 0);
-    if !takes {
+    // Without it what comes in would be the stack's, whatever goes out.
+    let brings = programs
+        .attachments
+        .iter()
+        .any(|at| at.hook == Hook::FromOverlay);
+    if !takes || !brings {
         return Vec::new();
     }
     let settled = dump.iter().filter(|tracked| tracked.settled);

@@ -138,6 +138,19 @@ impl Lane {
         Ok(())
     }
 
+    /// Waits until the agents know the lane's containers, if there are agents.
+    pub(super) fn until_known(&self) -> Result<()> {
+        if !self.kind.is_ours() {
+            return Ok(());
+        }
+        let what = format!("the agents of {} know its containers", self.kind.name());
+        wait::until_true(&what, MANY_LIMIT, || {
+            let known = |host: &Arc<Host>| Ok::<_, anyhow::Error>(!host.endpoints()?.is_empty());
+            let [one, other] = &self.hosts;
+            Ok(known(one)? && known(other)?)
+        })
+    }
+
     /// What each of the two hosts has counted; nothing where no programs are.
     pub(super) fn counters(&self) -> Result<Vec<Counters>> {
         if !self.kind.is_ours() {

@@ -82,9 +82,9 @@ impl Filters {
 
     /// Takes the hook's program off the device.
     pub fn detach(&mut self, pins: &PinDir, at: &Attachment) -> Result<(), DatapathError> {
-        self.held.remove(&(at.hook, at.link));
         let place = place(self.vni, at.hook, at.link);
         self.kernel.delete(place).map_err(refused)?;
+        self.held.remove(&(at.hook, at.link));
         tidy(&self.kernel, pins, self.vni, at.link)
     }
 }

@@ -102,8 +102,9 @@ impl Links {
 
     /// Takes the hook's program off the device.
     pub fn detach(&mut self, pins: &PinDir, at: &Attachment) -> Result<(), DatapathError> {
+        take_off(&pins.link(at.hook, at.link))?;
         self.held.remove(&(at.hook, at.link));
-        take_off(&pins.link(at.hook, at.link))
+        Ok(())
     }
 }
 

@@ -87,7 +87,8 @@ pub(super) fn read(message: &NetfilterMessage) -> Option<Tracked> {
     let (protocol, original) = original?;
     let (_, reply) = reply?;
     let natted = found.intersects(Status::NatMask);
-    let both_ways = found.contains(Status::Assured) && !found.intersects(Status::Offload);
+    let both_ways =
+        found.contains(Status::Assured) && !found.intersects(Status::Offload | Status::SeqAdjust);
     let lasting = protocol == UDP || (protocol == TCP && established);
     Some(Tracked {
         protocol,

@@ -7,12 +7,13 @@ use weft_common::{
     flow::{FLOW_NATED, FLOW_SEEN, FlowEntry, FlowKey},
     peer::{PEER_FAST, PeerEntry},
     settings::{DatapathSettings, FAST_PATH},
+    stats::Hook,
 };
 use zerocopy::FromZeros as _;
 
 use super::*;
 use crate::{
-    datapath::{DatapathState, fake::FakeDatapath},
+    datapath::{Attachment, DatapathState, fake::FakeDatapath},
     netlink::{
         conntrack::{Tracked, Tuple},
         fake::FakeHost,
@@ -174,6 +175,12 @@ fn willing() -> DatapathState {
         )]
         .into(),
         endpoints: [(text("10.1.2.9"), EndpointEntry::new_zeroed())].into(),
+        attachments: [Attachment {
+            hook: Hook::FromOverlay,
+            link: 5u32.try_into().unwrap(),
+            name: "flannel.1".to_owned(),
+        }]
+        .into(),
         ..DatapathState::default()
     }
 }

@@ -3,7 +3,7 @@
 use weft_common::{endpoint::EndpointEntry, flow::FLOW_NATED, settings::DatapathSettings};
 
 use super::*;
-use crate::netlink::conntrack::Tuple;
+use crate::{datapath::Attachment, netlink::conntrack::Tuple};
 
 fn address(text: &str) -> Ipv4Addr {
     text.parse().unwrap()
@@ -72,6 +72,12 @@ fn programs() -> DatapathState {
         }),
         peers: [("10.1.5.0/24".parse().unwrap(), peer(PEER_FAST))].into(),
         endpoints: [(address("10.1.2.9"), endpoint(0))].into(),
+        attachments: [Attachment {
+            hook: Hook::FromOverlay,
+            link: 5u32.try_into().unwrap(),
+            name: "flannel.1".to_owned(),
+        }]
+        .into(),
         ..DatapathState::default()
     }
 }
@@ -137,6 +143,8 @@ fn what_the_programs_would_leave_alone_stays() {
     let mut provisional = programs();
     provisional.endpoints = [(address("10.1.2.9"), endpoint(ENDPOINT_PROVISIONAL))].into();
     let mut kept = programs();
+    let mut half = programs();
+    half.attachments.clear();
     kept.endpoints = [(address("10.1.2.9"), endpoint(ENDPOINT_KERNEL))].into();
     for programs in [
         off,
@@ -145,6 +153,7 @@ fn what_the_programs_would_leave_alone_stays() {
         nobody,
         unknown,
         provisional,
+        half,
         kept,
     ] {
         assert_eq!(

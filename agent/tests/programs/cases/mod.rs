@@ -197,6 +197,7 @@ fn possible(hook: Hook) -> Vec<Reason> {
             &[
                 NotOverlay,
                 OtherVxlan,
+                OtherDevice,
                 Fragment,
                 UdpChecksum,
                 DropNoMemory,

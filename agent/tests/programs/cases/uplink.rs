@@ -56,6 +56,8 @@ fn plain() -> Vec<Case> {
             .given(|world| world.endpoint(|box_| box_.flags &= !ENDPOINT_HOOKED)),
         inner("from a peer of the kernel's", PeerKernelOnly, incoming())
             .given(|world| world.peer(|peer| peer.flags = 0)),
+        inner("by another device", OtherDevice, incoming())
+            .given(|world| world.peer(|peer| peer.ifindex += 1)),
         inner(
             "from the peer's node address",
             Taken,
