@@ -74,7 +74,13 @@ fn measure(lock: Lock) -> Result<Figures> {
     let compiler = shell::output(Command::new(BPF_RUSTC).arg("--version"))?;
     let kernel = shell::output(Command::new("uname").arg("-r"))?;
     Ok(Figures {
-        kernel: kernel.trim().to_owned(),
+        // What a distributor adds to the release says nothing of the verifier.
+        kernel: kernel
+            .trim()
+            .split('-')
+            .next()
+            .unwrap_or_default()
+            .to_owned(),
         compiler: compiler.trim().to_owned(),
         programs: costs,
     })
