@@ -167,8 +167,15 @@ pub async fn a_missing_link_is_an_error<N: Netlink>(host: N) {
 
 pub async fn changes_wake<N: Netlink>(host: N) {
     let mut changes = host.changes().await.unwrap();
-    let quiet = timeout(Duration::from_millis(50), changes.next()).await;
-    assert!(quiet.is_err(), "nothing changed yet");
+    // What a namespace does by itself in its first moments comes to an end.
+    let mut stirs = 0;
+    while timeout(Duration::from_millis(50), changes.next())
+        .await
+        .is_ok()
+    {
+        stirs += 1;
+        assert!(stirs < 100, "it changes by itself, without end");
+    }
     let overlay = overlay(&host).await;
     timeout(Duration::from_secs(5), changes.next())
         .await
