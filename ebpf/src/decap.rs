@@ -140,6 +140,10 @@ fn take(
         return Err(Reason::Aggregate);
     }
 
+    // Read once more, as in `deliver`: kept until here it would take too much of the stack.
+    let outer = Ipv4 {
+        bytes: packet.read::<IPV4_LEN>(ETH_LEN).ok_or(Reason::BadHeader)?,
+    };
     let bytes = packet.len();
     let outer_len = bytes.wrapping_sub(ETH_LEN as u32);
     let udp_len = u32::from(u16::from_be_bytes([tunnel[4], tunnel[5]]));
@@ -166,7 +170,7 @@ fn take(
     if !packet.shrink() {
         return Err(Reason::HelperRefused);
     }
-    let action = deliver::deliver(packet, endpoint, &inner, tos)?;
+    let action = deliver::deliver(packet, endpoint, tos)?;
     Ok(Verdict {
         action,
         aggregate: false,

@@ -5,7 +5,7 @@ use weft_common::{
     peer::{PEER_FAST, PeerEntry},
     settings::{DatapathSettings, FAST_PATH},
     stats::Reason,
-    wire::ETH_LEN,
+    wire::{ETH_LEN, IPV4_LEN},
 };
 
 use crate::{
@@ -98,15 +98,15 @@ pub fn unknown(address: [u8; 4], otherwise: Reason) -> Reason {
     }
 }
 
-/// Addresses the bare packet to the container, takes one hop off and puts it there.
+/// Addresses the bare packet to the container, takes one hop off and puts it there. The header is
+/// read once more: kept until here, each of its bytes would take a word of the stack, and kernels
+/// like 6.1 count that more narrowly.
 #[inline(always)]
-pub fn deliver(
-    packet: &Packet<'_>,
-    endpoint: &EndpointEntry,
-    ip: &Ipv4,
-    tos: u8,
-) -> Result<i32, Reason> {
-    let inner = ip.forwarded(tos);
+pub fn deliver(packet: &Packet<'_>, endpoint: &EndpointEntry, tos: u8) -> Result<i32, Reason> {
+    let bytes = packet
+        .read::<IPV4_LEN>(ETH_LEN)
+        .ok_or(Reason::DropNoMemory)?;
+    let inner = Ipv4 { bytes }.forwarded(tos);
     let mut store = [0u8; STORE];
     store[..6].copy_from_slice(&endpoint.mac);
     store[6..12].copy_from_slice(&endpoint.bridge_mac);

@@ -48,7 +48,7 @@ pub fn from_overlay(packet: &Packet<'_>) -> Result<Verdict, Reason> {
         return Err(Reason::PortKind);
     }
     // The kernel has merged the outer congestion mark already.
-    let action = deliver::deliver(packet, endpoint, &ip, ip.tos())?;
+    let action = deliver::deliver(packet, endpoint, ip.tos())?;
     Ok(Verdict {
         action,
         aggregate,
