@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use crate::{lint, test, tidy, toolchain::Lock, verify};
+use crate::{lint, test, tidy, toolchain::Lock, verify, vm};
 
 type Step = (&'static str, fn() -> Result<()>);
 
@@ -15,6 +15,7 @@ const STEPS: &[Step] = &[
         verify::run(Lock::Fixed, &verify::Options::default())
     }),
     ("test", || test::run(Lock::Fixed, &test::Options::default())),
+    ("vm", || vm::run(&vm::Options::default())),
 ];
 
 pub(crate) fn run() -> Result<()> {
