@@ -124,14 +124,14 @@ impl Place for HostAt {
     }
 }
 
-/// A namespace that is no host of the overlay, under one of its addresses.
+/// A namespace under one of its addresses: no host of the overlay, or behind a container.
 #[derive(Clone, Copy, Debug)]
-pub struct Outside<'a> {
+pub struct NetnsAt<'a> {
     pub ns: &'a Netns,
     pub address: Ipv4Addr,
 }
 
-impl Place for Outside<'_> {
+impl Place for NetnsAt<'_> {
     fn name(&self) -> String {
         self.ns.name().to_owned()
     }

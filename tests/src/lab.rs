@@ -5,7 +5,7 @@ use std::{fs, net::Ipv4Addr, path::Path, sync::Arc};
 use anyhow::{Context as _, Result};
 
 use crate::{
-    container::Outside,
+    container::NetnsAt,
     docker,
     etcd::Etcd,
     host::{Bpffs, Host},
@@ -89,8 +89,8 @@ impl Lab {
     }
 
     /// The switch's own stack, which belongs to no overlay.
-    pub fn outside(&self) -> Outside<'_> {
-        Outside {
+    pub fn outside(&self) -> NetnsAt<'_> {
+        NetnsAt {
             ns: &self.switch,
             address: SWITCH,
         }

@@ -9,11 +9,7 @@ use crate::{host::Host, wait};
 impl Host {
     /// Packets that met this reason at this hook.
     pub fn counted(&self, hook: &str, reason: &str) -> Result<u64> {
-        let counters = self.counters()?.counters;
-        let found = counters
-            .iter()
-            .find(|counter| counter.hook == hook && counter.reason == reason);
-        Ok(found.map_or(0, |counter| counter.packets))
+        Ok(self.counters()?.of(hook, reason))
     }
 
     /// Waits until the fast path is as told, for a reason that contains `why`, and says how long

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::{
     agent::{Agent, Flags},
@@ -180,6 +180,18 @@ impl World {
             .zip(earlier)
             .map(|(now, then)| now.since(then))
             .collect())
+    }
+
+    /// Fails unless the programs carried all but one in a hundred of what could be fast since
+    /// `earlier`.
+    pub fn ensure_fast(&self, earlier: &[Counters]) -> Result<()> {
+        let share = total(&self.shares(earlier)?);
+        ensure!(
+            share.milli_percent() >= 99_000,
+            "{share}\n{}",
+            self.describe()
+        );
+        Ok(())
     }
 
     /// For a failure: what every agent logged and counted.

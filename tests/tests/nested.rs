@@ -4,12 +4,12 @@
 //! What went wrong here once was no matter of percents: an aggregate that was taken apart on its
 //! way made such containers four times slower than on flannel.
 
-use std::{ffi::OsStr, net::Ipv4Addr, process::Command};
+use std::net::Ipv4Addr;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use weft_tests::{
-    container::{Container, Place},
+    container::{Container, NetnsAt, Place},
     netns::Netns,
     probe,
     report::Tcp,
@@ -25,38 +25,15 @@ const TURN: u32 = 250;
 /// A whole packet of the underlay; what is larger was put together on the way, or never apart.
 const PACKET: u64 = 1500;
 
-/// Somewhere behind a container, or another address of it.
-#[derive(Debug)]
-struct Inner<'a> {
-    ns: &'a Netns,
-    address: Ipv4Addr,
-}
-
-impl Place for Inner<'_> {
-    fn name(&self) -> String {
-        self.ns.name().to_owned()
-    }
-
-    fn address(&self) -> Ipv4Addr {
-        self.address
-    }
-
-    fn inside(&self, program: &OsStr) -> Command {
-        self.ns.command(program)
-    }
-}
-
-impl Inner<'_> {
-    /// Bytes and packets that came in by a device; an aggregate counts as one.
-    fn received(&self, device: &str) -> Result<(u64, u64)> {
-        let shown = self.ns.ip(&format!("-s -j link show dev {device}"))?;
-        let shown: Value = serde_json::from_str(&shown).context("ip -s -j link")?;
-        let of = |what: &str| {
-            let value = shown.pointer(&format!("/0/stats64/rx/{what}"));
-            value.and_then(Value::as_u64).context("a statistic")
-        };
-        Ok((of("bytes")?, of("packets")?))
-    }
+/// Bytes and packets that came in by a device; an aggregate counts as one.
+fn received(at: &NetnsAt<'_>, device: &str) -> Result<(u64, u64)> {
+    let shown = at.ns.ip(&format!("-s -j link show dev {device}"))?;
+    let shown: Value = serde_json::from_str(&shown).context("ip -s -j link")?;
+    let of = |what: &str| {
+        let value = shown.pointer(&format!("/0/stats64/rx/{what}"));
+        value.and_then(Value::as_u64).context("a statistic")
+    };
+    Ok((of("bytes")?, of("packets")?))
 }
 
 /// What one side did in all rounds.
@@ -81,16 +58,16 @@ fn turn(from: &dyn Place, to: &dyn Place) -> Result<Tcp> {
 }
 
 /// All rounds of both sides, and what must hold of them whatever the machine does beside.
-fn compare(what: &str, device: &str, pairs: &[[Inner<'_>; 2]; 2]) -> Result<[Found; 2]> {
+fn compare(what: &str, device: &str, pairs: &[[NetnsAt<'_>; 2]; 2]) -> Result<[Found; 2]> {
     let mut found = [Found::default(), Found::default()];
     let mut came = [(0, 0); 2];
     for round in 1..=*ROUNDS.end() {
         for (side, [near, far]) in pairs.iter().enumerate() {
             let found = found.get_mut(side).context("a side")?;
             let came = came.get_mut(side).context("a side")?;
-            let before = far.received(device)?;
+            let before = received(far, device)?;
             let there = turn(near, far).with_context(|| format!("{what}: there"))?;
-            let after = far.received(device)?;
+            let after = received(far, device)?;
             *came = (came.0 + after.0 - before.0, came.1 + after.1 - before.1);
             let back = turn(far, near).with_context(|| format!("{what}: back"))?;
             found.there.push(there.mbit());
@@ -210,11 +187,11 @@ fn behind_a_tunnel(twins: &Twins) -> Result<Vec<(Netns, Ipv4Addr)>> {
 }
 
 /// The near containers and what stands for the far ones.
-fn pairs<'a>(twins: &'a Twins, far: Vec<Inner<'a>>) -> Result<[[Inner<'a>; 2]; 2]> {
-    let near = |side| -> Result<Inner<'a>> {
+fn pairs<'a>(twins: &'a Twins, far: Vec<NetnsAt<'a>>) -> Result<[[NetnsAt<'a>; 2]; 2]> {
+    let near = |side| -> Result<NetnsAt<'a>> {
         let (a, _) = twins.pair(side)?;
         let (ns, address) = (&a.ns, a.address);
-        Ok(Inner { ns, address })
+        Ok(NetnsAt { ns, address })
     };
     let mut far = far.into_iter();
     let mut next = || far.next().context("a far end");
@@ -225,7 +202,7 @@ fn pairs<'a>(twins: &'a Twins, far: Vec<Inner<'a>>) -> Result<[[Inner<'a>; 2]; 2
 }
 
 /// Everybody has spoken once, so that every table knows everybody.
-fn greet(pairs: &[[Inner<'_>; 2]; 2]) -> Result<()> {
+fn greet(pairs: &[[NetnsAt<'_>; 2]; 2]) -> Result<()> {
     for [near, far] in pairs {
         let pings = probe::ping(far, near.address, "--count 3 --patience-ms 2000")?;
         ensure!(
@@ -258,10 +235,10 @@ fn what_a_container_passes_on_is_as_fast_as_on_flannel() -> Result<()> {
     let mut far = Vec::new();
     for (ns, side) in bridged.iter().zip(Side::BOTH) {
         let address = twins.pair(side)?.1.address;
-        far.push(Inner { ns, address });
+        far.push(NetnsAt { ns, address });
     }
     let bridged = pairs(&twins, far)?;
-    let far = tunnelled.iter().map(|(ns, address)| Inner {
+    let far = tunnelled.iter().map(|(ns, address)| NetnsAt {
         ns,
         address: *address,
     });
@@ -302,7 +279,7 @@ fn a_tunnel_between_containers_is_as_fast_as_on_flannel() -> Result<()> {
             own.ip(&format!("address add 10.99.0.{last}/24 dev vx"))?;
             own.ip("link set vx mtu 1400 up")?;
             let address = Ipv4Addr::new(10, 99, 0, last);
-            ends.push(Inner {
+            ends.push(NetnsAt {
                 ns: &own.ns,
                 address,
             });

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use weft_tests::{
     command,
-    container::{Container, HostAt, Outside, Place},
+    container::{Container, HostAt, NetnsAt, Place},
     craft::{Flow, Frame, Ip, Link, Tunnel},
     dump::Counters,
     host::Host,
@@ -346,6 +346,6 @@ fn third(world: &World, host: &Host) -> Result<Netns> {
     Ok(ns)
 }
 
-fn outside(ns: &Netns) -> Outside<'_> {
-    Outside { ns, address: THIRD }
+fn outside(ns: &Netns) -> NetnsAt<'_> {
+    NetnsAt { ns, address: THIRD }
 }
