@@ -1,6 +1,6 @@
 //! Agents on the lab's hosts: start, kill, restart, and what they report.
 
-use std::{process::Command, sync::Arc, time::Duration};
+use std::{path::PathBuf, process::Command, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -17,6 +17,8 @@ pub struct Flags {
     pub fast_path: &'static str,
     /// Further flags, as typed.
     pub more: Vec<String>,
+    /// Another build than the one under test, for comparing the two.
+    pub program: Option<PathBuf>,
 }
 
 impl Flags {
@@ -27,6 +29,7 @@ impl Flags {
             datapath: "ebpf",
             fast_path: "auto",
             more: Vec::new(),
+            program: None,
         }
     }
 
@@ -36,6 +39,7 @@ impl Flags {
             datapath,
             fast_path,
             more,
+            program: _,
         } = self;
         command
             .arg("run")
@@ -68,7 +72,8 @@ impl Agent {
 
     /// A new process with the same flags; the old one must have ended.
     pub fn restart(&mut self) -> Result<()> {
-        let mut command = self.host.command(paths::weft()?);
+        let program = self.flags.program.clone();
+        let mut command = self.host.command(program.map_or_else(paths::weft, Ok)?);
         self.flags.apply(&mut command);
         let log = self.host.folder().join("weft.log");
         self.daemon = Some(Daemon::start(

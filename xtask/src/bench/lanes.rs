@@ -1,6 +1,6 @@
 //! The networks that stand side by side: each a pair of hosts on a cable of its own.
 
-use std::{ffi::OsStr, net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{ffi::OsStr, net::Ipv4Addr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use ipnet::Ipv4Net;
@@ -38,6 +38,8 @@ pub(super) enum Kind {
     Weft,
     /// The same with 10,000 peers in the maps.
     WeftMany,
+    /// The same of another build, for comparing the two. Only when it is asked for.
+    WeftBefore,
 }
 
 pub(super) const KINDS: &[Kind] = &[
@@ -47,6 +49,7 @@ pub(super) const KINDS: &[Kind] = &[
     Kind::WeftBridge,
     Kind::Weft,
     Kind::WeftMany,
+    Kind::WeftBefore,
 ];
 
 impl Kind {
@@ -58,11 +61,15 @@ impl Kind {
             Self::WeftBridge => "weft_bridge",
             Self::Weft => "weft",
             Self::WeftMany => "weft_10k",
+            Self::WeftBefore => "weft_before",
         }
     }
 
     const fn is_ours(self) -> bool {
-        matches!(self, Self::WeftBridge | Self::Weft | Self::WeftMany)
+        match self {
+            Self::Bare | Self::HostGw | Self::Flannel => false,
+            Self::WeftBridge | Self::Weft | Self::WeftMany | Self::WeftBefore => true,
+        }
     }
 }
 
@@ -77,16 +84,25 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    /// Builds lane `number`, counted from 0, on its two hosts.
-    pub(super) fn build(lab: &Lab, number: usize, kind: Kind, weft: &OsStr) -> Result<Self> {
+    /// Builds lane `number`, counted from 0, on its two hosts. `weft` is the agent, and makes the load;
+    /// `before` is the other build's agent.
+    pub(super) fn build(
+        lab: &Lab,
+        number: usize,
+        kind: Kind,
+        weft: &OsStr,
+        before: Option<&Path>,
+    ) -> Result<Self> {
         let hosts = [lab.host(2 * number)?, lab.host(2 * number + 1)?];
         let mut agents = Vec::new();
         let envs = match kind {
             Kind::Bare => None,
             Kind::HostGw => Some(host_gw(&hosts)?),
             Kind::Flannel => Some(flannel(&hosts)?),
-            Kind::WeftBridge | Kind::Weft | Kind::WeftMany => {
-                Some(ours(lab, number, kind, &hosts, &mut agents)?)
+            Kind::WeftBridge | Kind::Weft | Kind::WeftMany | Kind::WeftBefore => {
+                let before = before.filter(|_| kind == Kind::WeftBefore);
+                let program = before.unwrap_or(Path::new(weft));
+                Some(ours(lab, (number, kind), program, &hosts, &mut agents)?)
             }
         };
         let mut containers = Vec::new();
@@ -198,8 +214,8 @@ fn flannel(hosts: &[Arc<Host>; 2]) -> Result<Vec<SubnetEnv>> {
 
 fn ours(
     lab: &Lab,
-    number: usize,
-    kind: Kind,
+    (number, kind): (usize, Kind),
+    program: &Path,
     hosts: &[Arc<Host>; 2],
     agents: &mut Vec<Agent>,
 ) -> Result<Vec<SubnetEnv>> {
@@ -214,6 +230,7 @@ fn ours(
     let mut envs = Vec::new();
     for host in hosts {
         let mut flags = Flags::new(&lab.etcd.endpoint());
+        flags.program = Some(program.to_owned());
         flags.more = vec!["--iface=eth0".to_owned(), format!("--etcd-prefix={prefix}")];
         if kind == Kind::WeftBridge {
             flags.more.push("--hook-at=bridge".to_owned());

@@ -10,12 +10,11 @@ mod table;
 mod worker;
 
 use std::{
-    ffi::OsStr,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use weft_bench::slice::Slice;
@@ -42,6 +41,12 @@ pub(crate) struct Options {
     /// Only measurements whose name contains one of these.
     #[arg(long)]
     only: Vec<String>,
+    /// Only these lanes, by name.
+    #[arg(long)]
+    lane: Vec<String>,
+    /// Another build of the agent, for a lane `weft_before`: what a change gave shows beside it.
+    #[arg(long)]
+    before: Option<PathBuf>,
     /// As what to print.
     #[arg(short, long, value_parser = ["text", "json"], default_value = "text")]
     output: String,
@@ -69,7 +74,13 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             options.only.is_empty() || options.only.iter().any(|part| measure.name.contains(part))
         })
         .collect();
-    let report = measure(&weft, &chosen, rounds, millis)?;
+    let kinds = chosen_lanes(options)?;
+    let lanes = Lanes {
+        kinds: &kinds,
+        weft: &weft,
+        before: options.before.as_deref(),
+    };
+    let report = measure(&lanes, &chosen, rounds, millis)?;
     if options.output == "json" {
         println!("{}", serde_json::to_string_pretty(&report.json)?);
     } else {
@@ -90,6 +101,32 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Which lanes are built, and with what.
+struct Lanes<'a> {
+    kinds: &'a [Kind],
+    weft: &'a Path,
+    before: Option<&'a Path>,
+}
+
+fn chosen_lanes(options: &Options) -> Result<Vec<Kind>> {
+    let wanted = |kind: &Kind| match kind {
+        Kind::WeftBefore => options.before.is_some(),
+        kind => options.lane.is_empty() || options.lane.iter().any(|name| name == kind.name()),
+    };
+    let kinds: Vec<Kind> = KINDS.iter().copied().filter(wanted).collect();
+    let names = || KINDS.iter().map(|kind| kind.name()).collect::<Vec<_>>();
+    ensure!(
+        options
+            .lane
+            .iter()
+            .all(|name| names().contains(&name.as_str()))
+            && !kinds.is_empty(),
+        "--lane takes {}",
+        names().join(", ")
+    );
+    Ok(kinds)
 }
 
 struct Report {
@@ -119,13 +156,22 @@ fn again_as_root(weft: &Path) -> Result<ExitCode> {
     Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
-fn measure(weft: &Path, chosen: &[&Measure], rounds: u32, millis: u64) -> Result<Report> {
-    let pairs = u8::try_from(KINDS.len())?;
+fn measure(
+    &Lanes {
+        kinds,
+        weft,
+        before,
+    }: &Lanes<'_>,
+    chosen: &[&Measure],
+    rounds: u32,
+    millis: u64,
+) -> Result<Report> {
+    let pairs = u8::try_from(kinds.len())?;
     let lab = Lab::cabled("bench", pairs)?;
     let mut lanes = Vec::new();
-    for (number, kind) in KINDS.iter().enumerate() {
+    for (number, kind) in kinds.iter().enumerate() {
         eprintln!("bench: building {}", kind.name());
-        let lane = with_weft(weft, |weft| Lane::build(&lab, number, *kind, weft));
+        let lane = Lane::build(&lab, number, *kind, weft.as_os_str(), before);
         lanes.push(lane.with_context(|| format!("build the lane {}", kind.name()))?);
     }
     let mut figures = Figures::default();
@@ -169,11 +215,7 @@ fn measure(weft: &Path, chosen: &[&Measure], rounds: u32, millis: u64) -> Result
         lane.map_or(Ok(()), |lane| ensure_fast(lane, before))?;
     }
     let costs = costs(&mut lanes, chosen)?;
-    Ok(report(figures, &costs, rounds, millis))
-}
-
-fn with_weft<T>(weft: &Path, build: impl FnOnce(&OsStr) -> Result<T>) -> Result<T> {
-    build(weft.as_os_str())
+    Ok(report(figures, kinds, &costs, rounds, millis))
 }
 
 fn slice(lane: &mut Lane, measure: &Measure, millis: u64) -> Result<weft_bench::slice::Sample> {
@@ -213,8 +255,8 @@ fn costs(lanes: &mut [Lane], chosen: &[&Measure]) -> Result<Value> {
     Ok(Value::Object(by_measure))
 }
 
-fn report(figures: Figures, costs: &Value, rounds: u32, millis: u64) -> Report {
-    let lanes: Vec<&'static str> = KINDS.iter().map(|kind| kind.name()).collect();
+fn report(figures: Figures, kinds: &[Kind], costs: &Value, rounds: u32, millis: u64) -> Report {
+    let lanes: Vec<&'static str> = kinds.iter().map(|kind| kind.name()).collect();
     let machine = machine();
     let date = date();
     let kernel = kernel();

@@ -21,6 +21,7 @@ const fn colour(kind: Kind) -> RGBColor {
         Kind::WeftBridge => RGBColor(150, 200, 150),
         Kind::Weft => RGBColor(40, 140, 70),
         Kind::WeftMany => RGBColor(20, 80, 40),
+        Kind::WeftBefore => RGBColor(190, 120, 190),
     }
 }
 
