@@ -8,7 +8,7 @@ pub const FLOW_SEEN: u32 = 1;
 pub const FLOW_NATED: u32 = 2;
 
 /// Key of `FLOWS`: the flow as the container-side packet shows it.
-#[repr(C)]
+#[repr(C, align(4))]
 #[derive(
     Clone,
     Copy,
@@ -47,7 +47,7 @@ pub struct FlowEntry {
 }
 
 /// Key of `NATED_PAIRS`: a later fragment has no ports, so fragments go by their addresses.
-#[repr(C)]
+#[repr(C, align(4))]
 #[derive(
     Clone,
     Copy,
@@ -77,13 +77,9 @@ impl FlowKey {
     /// The pair that the flow is between.
     #[must_use]
     #[inline(always)]
-    pub const fn pair(&self) -> PairKey {
-        PairKey {
-            local: self.local,
-            remote: self.remote,
-            protocol: self.protocol,
-            _pad: [0; 3],
-        }
+    pub fn pair(&self) -> PairKey {
+        let [local, remote, _, protocol]: [u32; 4] = zerocopy::transmute!(*self);
+        zerocopy::transmute!([local, remote, protocol])
     }
 }
 
@@ -104,8 +100,8 @@ pub struct FlowState {
     pub full: u32,
 }
 
-const _: () = assert!(size_of::<FlowKey>() == 16 && align_of::<FlowKey>() == 1);
+const _: () = assert!(size_of::<FlowKey>() == 16 && align_of::<FlowKey>() == 4);
 const _: () = assert!(size_of::<FlowEntry>() == 4);
-const _: () = assert!(size_of::<PairKey>() == 12 && align_of::<PairKey>() == 1);
+const _: () = assert!(size_of::<PairKey>() == 12 && align_of::<PairKey>() == 4);
 const _: () = assert!(size_of::<PairEntry>() == 4);
 const _: () = assert!(size_of::<FlowState>() == 4);

@@ -29,7 +29,7 @@ pub fn heard(settings: &DatapathSettings, packet: &Packet<'_>) -> Reason {
 
 #[inline(always)]
 fn endpoint(settings: &DatapathSettings, packet: &Packet<'_>) -> Option<([u8; 4], EndpointEntry)> {
-    let b = packet.read::<LEN>(0)?;
+    let b = packet.read::<[u8; LEN]>(0)?;
     let sender = [b[22], b[23], b[24], b[25], b[26], b[27]];
     let address = [b[28], b[29], b[30], b[31]];
     let operation = [b[20], b[21]];

@@ -5,25 +5,39 @@ use weft_common::{
     settings::DatapathSettings,
     stats::Reason,
     wire::{
-        ETH_LEN, IPV4_LEN, OVERHEAD, PROTO_UDP, UDP_LEN, VXLAN_FLAG_VNI, VXLAN_LEN, merged_tos,
+        ETH_LEN, ETHERTYPE_IPV4, IPV4_LEN, OVERHEAD, PROTO_UDP, UDP_LEN, VXLAN_FLAG_VNI, VXLAN_LEN,
+        merged_tos,
     },
 };
+use zerocopy::FromBytes;
 
 use crate::{
     deliver::{self, Arrival},
     guard, maps,
     packet::Packet,
-    parse::{Frame, HEADERS, Ipv4, is_hidden, require_untagged},
+    parse::{Frame, HEADERS, Ipv4, Mac, is_hidden, mac, require_untagged},
     verdict::Verdict,
 };
 
-/// Everything behind the outer IPv4 header that the program reads: UDP, VXLAN, inner Ethernet and
-/// inner IPv4 header.
-const TUNNEL: usize = UDP_LEN + VXLAN_LEN + ETH_LEN + IPV4_LEN;
+/// Everything behind the outer IPv4 header that the program reads, as words of network order.
+#[derive(FromBytes)]
+#[repr(C)]
+struct Tunnel {
+    _gap: u16,
+    _ports: [u16; 2],
+    udp_len: u16,
+    udp_checksum: u16,
+    vxlan: [[u16; 2]; 2],
+    destination_mac: Mac,
+    source_mac: Mac,
+    ethertype: u16,
+    inner: Ipv4,
+}
+const _: () = assert!(size_of::<Tunnel>() == 2 + UDP_LEN + VXLAN_LEN + ETH_LEN + IPV4_LEN);
 /// Where the inner packet starts.
 const INNER_IP: usize = ETH_LEN + OVERHEAD;
 /// Where its transport header starts when it has no options.
-const INNER_TRANSPORT: usize = HEADERS + TUNNEL;
+const INNER_TRANSPORT: usize = INNER_IP + IPV4_LEN;
 
 /// Takes the packet, or says why it goes on or is dropped.
 #[inline(always)]
@@ -36,7 +50,7 @@ pub fn from_uplink(packet: &Packet<'_>) -> Result<Verdict, Reason> {
         return Err(guard::tagged(settings));
     }
     let frame = Frame::read(packet)?;
-    let outer = frame.ip();
+    let outer = frame.ip;
     if outer.protocol() != PROTO_UDP {
         return Err(Reason::NotOverlay);
     }
@@ -46,11 +60,15 @@ pub fn from_uplink(packet: &Packet<'_>) -> Result<Verdict, Reason> {
     if outer.version_ihl() != 0x45 {
         return Err(admit_unusual(packet, settings, &outer, Reason::IpOptions));
     }
-    let port = packet.read::<2>(HEADERS + 2).ok_or(Reason::NotOverlay)?;
+    let port = packet
+        .read::<[u8; 2]>(HEADERS + 2)
+        .ok_or(Reason::NotOverlay)?;
     if port != settings.port || !is_heard(packet, settings, &outer) {
         return Err(Reason::NotOverlay);
     }
-    let tunnel = packet.read::<TUNNEL>(HEADERS).ok_or(Reason::BadHeader)?;
+    let tunnel = packet
+        .read_behind::<Tunnel, 2>(HEADERS)
+        .ok_or(Reason::BadHeader)?;
     take(packet, settings, &outer, &tunnel)
 }
 
@@ -73,7 +91,7 @@ fn admit_unusual(
 ) -> Reason {
     let transport = ETH_LEN + outer.header_len();
     let ours = !outer.is_later_fragment()
-        && packet.read::<2>(transport + 2) == Some(settings.port)
+        && packet.read::<[u8; 2]>(transport + 2) == Some(settings.port)
         && is_heard(packet, settings, outer);
     if !ours {
         return if outer.destination() == settings.vtep_addr {
@@ -93,29 +111,25 @@ fn take(
     packet: &Packet<'_>,
     settings: &DatapathSettings,
     outer: &Ipv4,
-    tunnel: &[u8; TUNNEL],
+    tunnel: &Tunnel,
 ) -> Result<Verdict, Reason> {
-    let vni = u32::from_be_bytes([tunnel[12], tunnel[13], tunnel[14], tunnel[15]]);
-    let flags = u32::from_be_bytes([tunnel[8], tunnel[9], tunnel[10], tunnel[11]]);
+    let [flags, vni] = tunnel
+        .vxlan
+        .map(|[high, low]| u32::from(u16::from_be(high)) << 16 | u32::from(u16::from_be(low)));
     if flags != u32::from(VXLAN_FLAG_VNI) << 24 || vni != settings.vni << 8 {
         return Err(Reason::OtherVxlan);
     }
     if packet.is_for_another() {
         return Err(Reason::OtherMac);
     }
-    if tunnel[28] != 0x08 || tunnel[29] != 0x00 {
+    if tunnel.ethertype != ETHERTYPE_IPV4.to_be() {
         return Err(if maps::is_vtep(outer.source()) {
             Reason::NotIpv4
         } else {
             guard::unknown_peer(settings)
         });
     }
-    let mut inner = Ipv4 {
-        bytes: [0; IPV4_LEN],
-    };
-    inner
-        .bytes
-        .copy_from_slice(&tunnel[UDP_LEN + VXLAN_LEN + ETH_LEN..]);
+    let inner = tunnel.inner;
     if inner.version_ihl() >> 4 != 4 {
         return Err(Reason::BadHeader);
     }
@@ -127,8 +141,9 @@ fn take(
     // The guard comes first: the stack takes a tag of VLAN 0, and what goes to many, too.
     require_untagged(packet)?;
     // What bears our own MAC as its sender's the kernel takes for an echo, and drops.
-    let for_us = packet.is_for_host() && tunnel[16..22] == settings.vtep_mac;
-    if !for_us || tunnel[22..28] == settings.vtep_mac {
+    let own = mac(&settings.vtep_mac);
+    let for_us = packet.is_for_host() && tunnel.destination_mac == own;
+    if !for_us || tunnel.source_mac == own {
         return Err(Reason::OtherMac);
     }
     // The guard stands at every device; rules and the reverse path filter were judged for the one
@@ -141,12 +156,10 @@ fn take(
     }
 
     // Read once more, as in `deliver`: kept until here it would take too much of the stack.
-    let outer = Ipv4 {
-        bytes: packet.read::<IPV4_LEN>(ETH_LEN).ok_or(Reason::BadHeader)?,
-    };
+    let outer = packet.read::<Ipv4>(ETH_LEN).ok_or(Reason::BadHeader)?;
     let bytes = packet.len();
     let outer_len = bytes.wrapping_sub(ETH_LEN as u32);
-    let udp_len = u32::from(u16::from_be_bytes([tunnel[4], tunnel[5]]));
+    let udp_len = u32::from(u16::from_be(tunnel.udp_len));
     if outer.total_len() != outer_len
         || udp_len != outer_len.wrapping_sub(IPV4_LEN as u32)
         || !outer.checksum_holds()
@@ -154,7 +167,7 @@ fn take(
         return Err(Reason::BadHeader);
     }
     // The kernel drops what is damaged; a device that has looked already spares us to ask it.
-    if tunnel[6..8] != [0, 0] && !packet.is_verified() {
+    if tunnel.udp_checksum != 0 && !packet.is_verified() {
         return Err(Reason::UdpChecksum);
     }
     let arrival = Arrival {

@@ -5,18 +5,25 @@ use weft_common::{
     peer::{PEER_FAST, PeerEntry},
     settings::{DatapathSettings, FAST_PATH},
     stats::Reason,
-    wire::{ETH_LEN, IPV4_LEN},
+    wire::{ETH_LEN, ETHERTYPE_IPV4},
 };
+use zerocopy::IntoBytes;
 
 use crate::{
     flow::{Local, require_stackless},
     maps,
     packet::{Fit, Packet},
-    parse::{Ipv4, segment_len},
+    parse::{Ipv4, Mac, mac, segment_len},
 };
 
-/// Ethernet header and the first three words of the IPv4 header, which hold TOS, TTL and checksum.
-const STORE: usize = ETH_LEN + 12;
+/// Ethernet header and as much of the IPv4 header as holds TOS, TTL and checksum, in network order.
+#[derive(IntoBytes)]
+#[repr(C)]
+struct Delivery {
+    macs: [Mac; 2],
+    ethertype: u16,
+    ip: [u16; 6],
+}
 
 /// A packet for a container of ours, as the tunnel brought it.
 pub struct Arrival<'a> {
@@ -103,16 +110,13 @@ pub fn unknown(address: [u8; 4], otherwise: Reason) -> Reason {
 /// like 6.1 count that more narrowly.
 #[inline(always)]
 pub fn deliver(packet: &Packet<'_>, endpoint: &EndpointEntry, tos: u8) -> Result<i32, Reason> {
-    let bytes = packet
-        .read::<IPV4_LEN>(ETH_LEN)
-        .ok_or(Reason::DropNoMemory)?;
-    let inner = Ipv4 { bytes }.forwarded(tos);
-    let mut store = [0u8; STORE];
-    store[..6].copy_from_slice(&endpoint.mac);
-    store[6..12].copy_from_slice(&endpoint.bridge_mac);
-    store[12] = 0x08;
-    store[13] = 0x00;
-    store[ETH_LEN..].copy_from_slice(&inner.bytes[..12]);
+    let inner = packet.read::<Ipv4>(ETH_LEN).ok_or(Reason::DropNoMemory)?;
+    let [a, b, c, d, e, f, ..] = inner.forwarded(tos);
+    let store = Delivery {
+        macs: [mac(&endpoint.mac), mac(&endpoint.bridge_mac)],
+        ethertype: ETHERTYPE_IPV4.to_be(),
+        ip: [a, b, c, d, e, f],
+    };
     // The IPv4 header sums to zero before and after, and the Ethernet header is in no checksum.
     if !packet.write_neutral(0, &store) {
         return Err(Reason::DropNoMemory);

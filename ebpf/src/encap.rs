@@ -5,7 +5,7 @@ use weft_common::{
     peer::PEER_FAST,
     settings::{DatapathSettings, FAST_PATH},
     stats::Reason,
-    wire::{ETH_LEN, OVERHEAD, Outer, outer_headers, source_port},
+    wire::{ETH_LEN, Encapsulation, OVERHEAD, Outer, source_port},
 };
 
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     flow::{Local, require_stackless},
     guard, maps,
     packet::{Packet, random},
-    parse::{Frame, HEADERS, is_hidden, require_untagged, segment_len},
+    parse::{Frame, HEADERS, is_hidden, mac, require_untagged, segment_len},
     record::{Tracking, tracking_of},
     verdict::Verdict,
 };
@@ -23,9 +23,6 @@ use crate::{
 pub const PASSED_OVERLAY: u32 = 0x7765;
 /// The largest length that an IPv4 header can state.
 const MAX_IP_LEN: u32 = 0xffff;
-/// Bytes written in one go behind the outer Ethernet header: the outer headers and the first
-/// three words of the inner IPv4 header, which hold the TTL and the checksum.
-const STORE: usize = OVERHEAD + 12;
 
 /// Where the program hangs.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -60,7 +57,7 @@ fn take(packet: &Packet<'_>, place: Place, overlay: &mut bool) -> Result<Verdict
         return Err(guard::tagged(settings));
     }
     let frame = Frame::read(packet)?;
-    let ip = frame.ip();
+    let ip = frame.ip;
     let Some(peer) = maps::peer_of(ip.destination()) else {
         guard::admit_outside(settings, packet, &ip, ETH_LEN + ip.header_len())?;
         return Err(Reason::NotOverlay);
@@ -92,14 +89,14 @@ fn take(packet: &Packet<'_>, place: Place, overlay: &mut bool) -> Result<Verdict
     if place == Place::Bridge && endpoint.flags & ENDPOINT_HOOKED != 0 {
         return Err(Reason::PortPassed);
     }
-    if frame.destination_mac() != endpoint.bridge_mac {
+    if frame.destination_mac != mac(&endpoint.bridge_mac) {
         return Err(Reason::OtherMac);
     }
     let in_place = match place {
         Place::Port => endpoint.ifindex == packet.ifindex(),
         Place::Bridge => endpoint.bridge == packet.ifindex(),
     };
-    if !in_place || frame.source_mac() != endpoint.mac {
+    if !in_place || frame.source_mac != mac(&endpoint.mac) {
         return Err(Reason::WrongPort);
     }
     // Bridge netfilter runs before the bridge's own hook: what it rewrote is the stack's.
@@ -108,17 +105,15 @@ fn take(packet: &Packet<'_>, place: Place, overlay: &mut bool) -> Result<Verdict
     }
     require_stackless(packet, &ip, HEADERS, Local::Source)?;
 
-    let headers = outer_headers(&outer(settings, peer.vtep_addr, peer.vtep_mac, packet, &ip));
+    let outer = outer(settings, peer.vtep_addr, peer.vtep_mac, packet, &ip);
     let aggregate = packet.gso_size() != 0;
     // Grow first, write after: a refusal leaves the packet as it came.
     if !packet.grow() {
         return Err(Reason::HelperRefused);
     }
-    let inner = ip.forwarded(ip.tos());
-    let mut store = [0u8; STORE];
-    store[..OVERHEAD].copy_from_slice(&headers);
-    store[OVERHEAD..].copy_from_slice(&inner.bytes[..12]);
-    if !packet.write(ETH_LEN, &store) {
+    let [a, b, c, d, e, f, g, ..] = ip.forwarded(ip.tos());
+    let headers = Encapsulation::new(&outer, [a, b, c, d, e, f, g]);
+    if !packet.write(ETH_LEN, &headers) {
         return Err(Reason::DropNoMemory);
     }
     let action = packet.send(peer.ifindex, peer.gateway);

@@ -57,7 +57,7 @@ pub fn key_of(
         let ports = ports_of(packet, ip.protocol(), transport)?;
         return Some((key(ip, ip.protocol(), ports, local), Kind::Own));
     }
-    let icmp = packet.read::<8>(transport)?;
+    let icmp = packet.read::<[u8; 8]>(transport)?;
     match icmp[0] {
         // Queries and their answers, all with an identifier in one place (RFC 792, RFC 950).
         ECHO | ECHO_REPLY | TIMESTAMP..=MASK_REPLY => {
@@ -71,14 +71,12 @@ pub fn key_of(
         UNREACHABLE | SOURCE_QUENCH | TIME_EXCEEDED | PARAMETER_PROBLEM => {
             // The quoted packet went the other way: what it came from is who the error goes to.
             let at = transport + 8;
-            let quoted = Ipv4 {
-                bytes: packet.read::<IPV4_LEN>(at)?,
-            };
+            let quoted = packet.read::<Ipv4>(at)?;
             let inner = at + IPV4_LEN;
             let ports = if quoted.version_ihl() != 0x45 {
                 return None;
             } else if quoted.protocol() == PROTO_ICMP {
-                let echo = packet.read::<8>(inner)?;
+                let echo = packet.read::<[u8; 8]>(inner)?;
                 Ports {
                     source: [echo[4], echo[5]],
                     destination: [echo[4], echo[5]],
@@ -140,10 +138,10 @@ pub fn require_stackless(
 fn ports_of(packet: &Packet<'_>, protocol: u8, transport: usize) -> Option<Ports> {
     match protocol {
         PROTO_TCP | PROTO_UDP | PROTO_SCTP | PROTO_DCCP | PROTO_UDPLITE => {
-            let [a, b, c, d] = packet.read::<4>(transport)?;
+            let [source, destination] = packet.read::<[u16; 2]>(transport)?;
             Some(Ports {
-                source: [a, b],
-                destination: [c, d],
+                source: source.to_ne_bytes(),
+                destination: destination.to_ne_bytes(),
             })
         }
         _ => Some(Ports {
@@ -169,12 +167,8 @@ fn key(ip: &Ipv4, protocol: u8, ports: Ports, local: Local) -> FlowKey {
             ports.source,
         ),
     };
-    FlowKey {
-        local,
-        remote,
-        local_port,
-        remote_port,
-        protocol,
-        _pad: [0; 3],
-    }
+    // As words: three bytes of padding at once would be a loop.
+    let [a, b] = local_port;
+    let [c, d] = remote_port;
+    zerocopy::transmute!([local, remote, [a, b, c, d], [protocol, 0, 0, 0]].map(u32::from_ne_bytes))
 }

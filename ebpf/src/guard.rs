@@ -166,5 +166,5 @@ fn is_tunnel(
 ) -> bool {
     ip.protocol() == PROTO_UDP
         && !ip.is_later_fragment()
-        && packet.read::<2>(transport + 2) == Some(settings.port)
+        && packet.read::<[u8; 2]>(transport + 2) == Some(settings.port)
 }

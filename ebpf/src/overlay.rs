@@ -24,7 +24,7 @@ pub fn from_overlay(packet: &Packet<'_>) -> Result<Verdict, Reason> {
     if packet.is_for_another() {
         return Err(Reason::OtherMac);
     }
-    let ip = frame.ip();
+    let ip = frame.ip;
     if ip.version_ihl() >> 4 != 4 {
         return Err(Reason::BadHeader);
     }

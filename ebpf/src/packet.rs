@@ -1,6 +1,8 @@
 //! The packet: checked reads, writes and the helpers that change or send it.
 #![expect(unsafe_code, reason = "helpers take raw pointers")]
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     bindings::{
         __sk_buff, BPF_ADJ_ROOM_ENCAP_L2_SHIFT, BPF_CSUM_LEVEL_DEC, BPF_CSUM_LEVEL_QUERY,
@@ -20,6 +22,7 @@ use weft_common::{
     stats::{Hook, Reason},
     wire::{ETH_LEN, OVERHEAD, PROTO_UDP},
 };
+use zerocopy::{FromBytes, IntoBytes};
 
 /// For this host (`PACKET_HOST`).
 const PACKET_HOST: u32 = 0;
@@ -141,32 +144,43 @@ impl<'a> Packet<'a> {
         unsafe { (*self.skb()).mark = 0 };
     }
 
-    /// `N` bytes at an offset; `None` where the packet is shorter. Reads non-linear packets too.
+    /// What stands at an offset; `None` where the packet is shorter. Reads non-linear packets too.
     #[inline(always)]
-    pub fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        let mut bytes = [0u8; N];
-        // SAFETY: the helper writes at most N bytes to an array of N bytes.
-        let answer = unsafe {
-            bpf_skb_load_bytes(
+    pub fn read<T: FromBytes>(&self, offset: usize) -> Option<T> {
+        self.read_behind::<T, 0>(offset)
+    }
+
+    /// The same into all but the first `GAP` bytes, which become zero: they are there so that what
+    /// follows them is aligned. Nothing else is zeroed before: that would be a loop of bytes.
+    #[inline(always)]
+    pub fn read_behind<T: FromBytes, const GAP: usize>(&self, offset: usize) -> Option<T> {
+        const { assert!(GAP <= size_of::<T>()) };
+        let mut value = MaybeUninit::<T>::uninit();
+        // SAFETY: the gap and what the helper writes are the bytes of the value; it fills all of its
+        // part (with zeroes where it fails), and every pattern of bytes is a value.
+        unsafe {
+            let start = value.as_mut_ptr().cast::<u8>();
+            start.write_bytes(0, GAP);
+            let answer = bpf_skb_load_bytes(
                 self.skb().cast(),
                 offset as u32,
-                bytes.as_mut_ptr().cast(),
-                N as u32,
-            )
-        };
-        (answer == 0).then_some(bytes)
+                start.add(GAP).cast(),
+                (size_of::<T>() - GAP) as u32,
+            );
+            (answer == 0).then(|| value.assume_init())
+        }
     }
 
-    /// Stores bytes at an offset, keeping a complete checksum right.
+    /// Stores a value at an offset, keeping a complete checksum right.
     #[inline(always)]
-    pub fn write<const N: usize>(&self, offset: usize, bytes: &[u8; N]) -> bool {
-        self.ctx.store(offset, bytes, BPF_F_RECOMPUTE_CSUM).is_ok()
+    pub fn write<T: IntoBytes>(&self, offset: usize, value: &T) -> bool {
+        self.ctx.store(offset, value, BPF_F_RECOMPUTE_CSUM).is_ok()
     }
 
-    /// Stores bytes that leave every checksum over them as it was.
+    /// Stores a value that leaves every checksum over its place as it was.
     #[inline(always)]
-    pub fn write_neutral<const N: usize>(&self, offset: usize, bytes: &[u8; N]) -> bool {
-        self.ctx.store(offset, bytes, 0).is_ok()
+    pub fn write_neutral<T: IntoBytes>(&self, offset: usize, value: &T) -> bool {
+        self.ctx.store(offset, value, 0).is_ok()
     }
 
     /// The flow's hash, as the kernel's own tunnels use it.

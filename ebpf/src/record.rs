@@ -77,7 +77,7 @@ fn record(packet: &Packet<'_>, local: Local) -> Result<Reason, Reason> {
     }
     let frame = Frame::read(packet)?;
     require_untagged(packet)?;
-    let ip = frame.ip();
+    let ip = frame.ip;
     let (ours, theirs) = match local {
         Local::Source => (ip.source(), ip.destination()),
         Local::Destination => (ip.destination(), ip.source()),

@@ -17,7 +17,7 @@ const ADDRESSES: usize = 12;
 /// Sends a sample, unless one was sent a moment ago.
 #[inline(always)]
 pub fn refused(packet: &Packet<'_>, hook: Hook, reason: Reason) {
-    let mac = packet.read::<6>(6).unwrap_or_default();
+    let mac = packet.read::<[u8; 6]>(6).unwrap_or_default();
     let (source, destination) = addresses(packet, ETH_LEN);
     let (inner_source, inner_destination) = match hook {
         Hook::FromUplink => addresses(packet, ETH_LEN + OVERHEAD),
@@ -39,6 +39,6 @@ pub fn refused(packet: &Packet<'_>, hook: Hook, reason: Reason) {
 
 #[inline(always)]
 fn addresses(packet: &Packet<'_>, ip: usize) -> ([u8; 4], [u8; 4]) {
-    let b = packet.read::<8>(ip + ADDRESSES).unwrap_or_default();
+    let b = packet.read::<[u8; 8]>(ip + ADDRESSES).unwrap_or_default();
     ([b[0], b[1], b[2], b[3]], [b[4], b[5], b[6], b[7]])
 }
