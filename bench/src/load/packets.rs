@@ -2,21 +2,26 @@
 
 use std::{
     net::{IpAddr, UdpSocket},
-    time::Instant,
+    thread::sleep,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
 
-use super::{Crew, LOOK, Over, Start, Tally, any, client, is_over, nanos, port, server};
+use super::{Crew, Over, Start, Tally, any, client, is_over, nanos, port, server};
 use crate::slice::Cores;
 
 /// Packets between two looks at the clock.
 const BATCH: usize = 32;
+/// How long the receiver rests when nothing waits: far shorter than its queue takes to fill.
+const REST: Duration = Duration::from_micros(50);
 
-/// Counts what arrives.
+/// Counts what arrives. It is not woken by packets but looks again and again: between the ends of a
+/// virtual cable every packet would wake it on its own, at the sender's expense and for a fifth of
+/// what a packet costs, where a real device wakes it once for a batch.
 pub(crate) fn receiver(at: IpAddr, cores: Cores, over: &Over) -> Result<(Vec<u16>, Crew)> {
     let socket = UdpSocket::bind((at, 0)).context("bind")?;
-    socket.set_read_timeout(Some(LOOK))?;
+    socket.set_nonblocking(true)?;
     let own = socket.local_addr()?.port();
     let over = Over::clone(over);
     let thread = server(cores, 0, move || {
@@ -26,6 +31,7 @@ pub(crate) fn receiver(at: IpAddr, cores: Cores, over: &Over) -> Result<(Vec<u16
         let mut last = None;
         while !is_over(&over) {
             // The clock is looked at as seldom as at the other end.
+            let before = tally.count;
             for _ in 0..BATCH {
                 match socket.recv(&mut buffer) {
                     Ok(_) => tally.count += 1,
@@ -33,7 +39,9 @@ pub(crate) fn receiver(at: IpAddr, cores: Cores, over: &Over) -> Result<(Vec<u16
                 }
                 began.get_or_insert_with(Instant::now);
             }
-            if tally.count > 0 {
+            if tally.count == before {
+                sleep(REST);
+            } else {
                 last = Some(Instant::now());
             }
         }
