@@ -74,7 +74,8 @@ fn take(packet: &Packet<'_>, place: Place, overlay: &mut bool) -> Result<Verdict
         return Err(Reason::PeerKernelOnly);
     }
     let segment = segment_len(packet, &ip, HEADERS).ok_or(Reason::OtherAggregate)?;
-    if segment > settings.mtu || segment > peer.mtu || bytes + OVERHEAD as u32 > MAX_IP_LEN {
+    if segment > settings.mtu || segment > peer.mtu || ip.total_len() + OVERHEAD as u32 > MAX_IP_LEN
+    {
         return Err(Reason::TooBig);
     }
 

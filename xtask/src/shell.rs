@@ -18,7 +18,8 @@ pub(crate) fn line(command: &Command) -> String {
 
 /// Prints the command, runs it with our own streams, and fails unless it succeeds.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
-    println!("$ {}", line(command));
+    // What we print for machines must not mix with it.
+    eprintln!("$ {}", line(command));
     quiet(command)
 }
 

@@ -21,6 +21,7 @@ use crate::place::{MTU, Owner, WIDE, mac, vtep_mac};
 /// and lease are then as on the other pair.
 pub fn carry(
     kind: Kind,
+    hooks: Hooks,
     lab: &Lab,
     hosts: &[Arc<Host>; 2],
     envs: &[SubnetEnv; 2],
@@ -39,7 +40,13 @@ pub fn carry(
     if kind == Kind::Kernel {
         return Ok(Vec::new());
     }
-    let start = |host| Agent::start(host, Flags::new(&lab.etcd.endpoint()));
+    let start = |host: &Arc<Host>| {
+        let mut flags = Flags::new(&lab.etcd.endpoint());
+        if hooks == Hooks::Bridges {
+            flags.more.push("--hook-at=bridge".to_owned());
+        }
+        Agent::start(host, flags)
+    };
     let mut agents = hosts.iter().map(start).collect::<Result<Vec<_>>>()?;
     for (number, (agent, env)) in agents.iter_mut().zip(envs).enumerate() {
         let found = agent.ready()?;
@@ -49,6 +56,15 @@ pub fn carry(
         ensure!(device == vtep_mac(number), "another MAC: {device:02x?}");
     }
     Ok(agents)
+}
+
+/// Where ours meet what containers send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hooks {
+    /// At the ports of bridges, as users have it.
+    Ports,
+    /// At the bridges, as it is measured beside it.
+    Bridges,
 }
 
 /// What the hosts' packet filters say.

@@ -64,6 +64,20 @@ pub fn is_fast(counts: &Counts) -> bool {
     all && !counts.is_empty()
 }
 
+/// What of it is taken where the bridges' programs do what the ports' would: the rest goes other ways.
+pub fn at_bridges(counts: &Counts) -> Counts {
+    let mut taken = Counts::new();
+    for ((host, hook, reason), count) in counts {
+        if reason.starts_with("taken") {
+            let hook = if hook == "out" { "bridge" } else { hook };
+            *taken
+                .entry((*host, hook.to_owned(), reason.clone()))
+                .or_default() += count;
+        }
+    }
+    taken
+}
+
 /// What moved, without the noise.
 pub fn moved(before: &[Counters; 2], after: &[Counters; 2]) -> Counts {
     let mut counts = Counts::new();

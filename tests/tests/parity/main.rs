@@ -23,7 +23,12 @@ use std::collections::BTreeSet;
 use anyhow::{Context as _, Result, ensure};
 use weft_tests::world::Kind;
 
-use crate::{build::Rules, case::Case, pair::Pair, runner::Runner};
+use crate::{
+    build::{Hooks, Rules},
+    case::Case,
+    pair::Pair,
+    runner::Runner,
+};
 
 /// What the kernel's VXLAN goes by, and an administrator may change at any time.
 const SETTINGS: [(&str, &str); 2] = [
@@ -32,8 +37,8 @@ const SETTINGS: [(&str, &str); 2] = [
 ];
 
 /// The whole table.
-fn run(rules: Rules) -> Result<()> {
-    let mut runner = Runner::start(rules)?;
+fn run(rules: Rules, hooks: Hooks) -> Result<()> {
+    let mut runner = Runner::start(rules, hooks)?;
     let table = cases::all();
     let names: BTreeSet<_> = table.iter().map(|case| &case.name).collect();
     ensure!(names.len() == table.len(), "two cases of one name");
@@ -42,7 +47,7 @@ fn run(rules: Rules) -> Result<()> {
     for case in table.iter().filter(run) {
         runner.run(case)?;
     }
-    if rules == Rules::None {
+    if rules == Rules::None && hooks == Hooks::Ports {
         change(&mut runner)?;
     }
     runner.finish()
@@ -84,18 +89,24 @@ fn change(runner: &mut Runner) -> Result<()> {
 
 #[test]
 fn every_packet_fares_as_in_the_kernel() -> Result<()> {
-    run(Rules::None)
+    run(Rules::None, Hooks::Ports)
 }
 
 #[test]
 fn every_packet_fares_so_where_connections_are_followed() -> Result<()> {
-    run(Rules::Stateful)
+    run(Rules::Stateful, Hooks::Ports)
+}
+
+/// What is measured must be right, too.
+#[test]
+fn every_packet_fares_so_with_hooks_at_bridges() -> Result<()> {
+    run(Rules::None, Hooks::Bridges)
 }
 
 #[test]
 fn every_byte_of_sockets_arrives_as_through_the_kernel() -> Result<()> {
-    let kernel = Pair::start(Kind::Kernel, Rules::None)?;
-    let ours = Pair::start(Kind::Weft, Rules::None)?;
+    let kernel = Pair::start(Kind::Kernel, Rules::None, Hooks::Ports)?;
+    let ours = Pair::start(Kind::Weft, Rules::None, Hooks::Ports)?;
     for case in &sockets::table() {
         let done = sockets::check(case, &kernel, &ours);
         done.with_context(|| format!("{}\n{ours}", case.name))?;

@@ -18,7 +18,7 @@ use weft_tests::{
 };
 
 use crate::{
-    build::{self, Rules},
+    build::{self, Hooks, Rules},
     case::{From, Wire},
     compare::Point,
     place::{A, B, Owner, THIRD, mac},
@@ -62,7 +62,7 @@ impl Observed {
 }
 
 impl Pair {
-    pub fn start(kind: Kind, rules: Rules) -> Result<Self> {
+    pub fn start(kind: Kind, rules: Rules, hooks: Hooks) -> Result<Self> {
         let lab = Lab::new(&format!("parity {kind:?}"), 2)?;
         lab.etcd.put_config(CONFIG)?;
         let hosts = [lab.host(0)?, lab.host(1)?];
@@ -71,7 +71,7 @@ impl Pair {
             rules.write(host)?;
         }
         let envs = THIRD.map(build::env);
-        let agents = build::carry(kind, &lab, &hosts, &envs)?;
+        let agents = build::carry(kind, hooks, &lab, &hosts, &envs)?;
         for (number, (host, env)) in hosts.iter().zip(&envs).enumerate() {
             build::bridge(host, env, number)?;
         }

@@ -54,6 +54,7 @@ pub(super) const MEASURES: &[Measure] = &[
     of("tcp_rr_across", Load::TcpRr { pairs: 1 }, TWO),
     of("udp_rr_across", Load::UdpRr { pairs: 1 }, TWO),
     of("udp_rr_16", Load::UdpRr { pairs: 16 }, Cores::Spread(2)),
+    of("udp_rr_64", Load::UdpRr { pairs: 64 }, Cores::Spread(2)),
     of("crr", Load::Crr, ONE),
     of("udp_pps", Load::Packets { size: 64 }, TWO),
     of("bulk", bulk(1, false), TWO),

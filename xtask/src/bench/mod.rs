@@ -6,6 +6,7 @@ mod lanes;
 mod measures;
 mod plot;
 mod programs;
+mod stages;
 mod table;
 mod worker;
 
@@ -47,6 +48,9 @@ pub(crate) struct Options {
     /// Another build of the agent, for a lane `weft_before`: what a change gave shows beside it.
     #[arg(long)]
     before: Option<PathBuf>,
+    /// Only what each step of the programs costs.
+    #[arg(long)]
+    stages: bool,
     /// As what to print.
     #[arg(short, long, value_parser = ["text", "json"], default_value = "text")]
     output: String,
@@ -62,6 +66,10 @@ const QUICK: (u32, u64) = (3, 120);
 const WHOLE: (u32, u64) = (9, 300);
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    if options.stages {
+        stages::run(Lock::MayChange)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let weft = build(Lock::MayChange)?;
     if !shell::is_root() {
         return again_as_root(&weft);
@@ -95,7 +103,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     let (verdicts, all) = table::targets(&report.figures);
     if options.assert {
-        println!("\n{verdicts}");
+        eprintln!("\n{verdicts}");
         if !all {
             return Ok(ExitCode::FAILURE);
         }
