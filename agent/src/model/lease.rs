@@ -95,6 +95,17 @@ pub enum LeaseEvent {
     },
 }
 
+impl LeaseAttrs {
+    /// MAC of the node's tunnel end, if the record names one.
+    #[must_use]
+    pub const fn vtep_mac(&self) -> Option<Mac> {
+        match &self.backend {
+            Backend::Vxlan { vni: _, vtep_mac } => Some(*vtep_mac),
+            Backend::Other(_) => None,
+        }
+    }
+}
+
 impl Snapshot {
     /// Follows one event.
     pub fn apply(&mut self, event: LeaseEvent, key_of: impl Fn(Subnet) -> String) {

@@ -11,9 +11,9 @@ use futures::{Stream, channel::mpsc, stream};
 
 use self::state::State;
 use super::{
-    LeaseStore, StoreError,
+    LeaseStore, OnTwin, Retaken, StoreError,
     etcd::{codec, keys::Keys},
-    record,
+    record::{self, Found},
 };
 use crate::{
     lease::allocate::{self, Take, Taken},
@@ -123,6 +123,27 @@ impl MemoryStore {
         }
     }
 
+    /// Writes a record of ours, unless it says so already.
+    fn write(
+        &self,
+        state: &mut State,
+        key: &str,
+        value: &[u8],
+        lease: i64,
+    ) -> Result<Lease, StoreError> {
+        let refused = |why| StoreError::Refused { why };
+        let known = state.records.get(key.as_bytes());
+        if known.is_none_or(|raw| raw.value != value) {
+            state.put(&self.keys, key.as_bytes(), value, lease);
+        }
+        match state.records.get(key.as_bytes()) {
+            Some(raw) => raw
+                .read(&self.keys)
+                .map_err(|rejected| refused(rejected.why)),
+            None => Err(refused(format!("`{key}` was not written"))),
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -206,19 +227,7 @@ impl LeaseStore for MemoryStore {
             }
             Take::Free(subnet) => (self.keys.lease(subnet), state.grant()),
         };
-        let unchanged = state
-            .records
-            .get(key.as_bytes())
-            .is_some_and(|raw| raw.value == value);
-        if !unchanged {
-            state.put(&self.keys, key.as_bytes(), &value, lease);
-        }
-        match state.records.get(key.as_bytes()) {
-            Some(raw) => raw
-                .read(&self.keys)
-                .map_err(|rejected| refused(rejected.why)),
-            None => Err(refused(format!("`{key}` was not written"))),
-        }
+        self.write(&mut state, &key, &value, lease)
     }
 
     async fn renew(&self, lease: &Lease) -> Result<(), StoreError> {
@@ -233,6 +242,21 @@ impl LeaseStore for MemoryStore {
             subnet: lease.subnet,
             why,
         })
+    }
+
+    async fn retake(&self, lease: &Lease, on_twin: OnTwin) -> Result<Retaken, StoreError> {
+        let refused = |why| StoreError::Refused { why };
+        let value = codec::encode(&lease.attrs).map_err(|error| refused(error.to_string()))?;
+        let mut state = self.call()?;
+        let records = state.records(&self.keys);
+        let id = match record::find(&self.keys, lease, &records) {
+            Found::Taken(by) => return Ok(Retaken::Taken { by }),
+            Found::Twin(_, twin) if on_twin == OnTwin::Leave => return Ok(Retaken::Twin(twin)),
+            Found::Twin(raw, _) | Found::Own(raw) => raw.lease,
+            Found::Free => state.grant(),
+        };
+        let key = self.keys.lease(lease.subnet);
+        self.write(&mut state, &key, &value, id).map(Retaken::Held)
     }
 
     async fn release(&self, lease: &Lease) -> Result<(), StoreError> {

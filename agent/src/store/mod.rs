@@ -73,6 +73,29 @@ pub enum StoreError {
     },
 }
 
+/// What came of taking a subnet again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Retaken {
+    /// It is ours.
+    Held(Lease),
+    /// Another node's record is in the way.
+    Taken {
+        /// Which.
+        by: String,
+    },
+    /// Its record bears our address and another MAC: a second node believes to be us.
+    Twin(Lease),
+}
+
+/// What to do with the record of a second node that believes to be us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnTwin {
+    /// It stays.
+    Leave,
+    /// Ours takes its place, if nobody writes in between.
+    Overwrite,
+}
+
 /// Where leases live. Keys and values are flannel's, byte for byte.
 pub trait LeaseStore: Send + Sync + 'static {
     /// Changes after a snapshot. The stream ends with an error, or when the store closes it; then
@@ -104,6 +127,14 @@ pub trait LeaseStore: Send + Sync + 'static {
     /// Keeps the lease alive, if the store still has it as we know it; else it is lost. A
     /// reservation needs no keeping, and can be lost all the same.
     fn renew(&self, lease: &Lease) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Takes exactly this subnet again, by compare-and-swap, after it was lost: where it is free, or
+    /// its record is our own (by address and MAC). Else nothing is written.
+    fn retake(
+        &self,
+        lease: &Lease,
+        on_twin: OnTwin,
+    ) -> impl Future<Output = Result<Retaken, StoreError>> + Send;
 
     /// Gives the lease back, if it is still ours. A reservation stays: it is the operator's.
     fn release(&self, lease: &Lease) -> impl Future<Output = Result<(), StoreError>> + Send;

@@ -116,6 +116,42 @@ pub fn lost(lease: &Lease, key: &str, found: Option<&Raw>) -> Option<String> {
     }
 }
 
+/// How a subnet stands that is to be taken again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found<'a> {
+    /// No record is in the way.
+    Free,
+    /// Our own record, by address and MAC. One that names no MAC is a reservation for the address.
+    Own(&'a Raw),
+    /// A record of our address with another MAC.
+    Twin(&'a Raw, Lease),
+    /// A record of somebody else's.
+    Taken(String),
+}
+
+/// How the subnet of `lease` stands among all records.
+#[must_use]
+pub fn find<'a>(keys: &Keys, lease: &Lease, records: &'a [Raw]) -> Found<'a> {
+    let key = keys.lease(lease.subnet);
+    if let Some(raw) = records.iter().find(|raw| raw.key == key.as_bytes()) {
+        return match raw.read(keys) {
+            Ok(found) if found.attrs.public_ip != lease.attrs.public_ip => {
+                Found::Taken(format!("{} holds `{key}`", found.attrs.public_ip))
+            }
+            Ok(found) => match found.attrs.vtep_mac() {
+                Some(mac) if Some(mac) != lease.attrs.vtep_mac() => Found::Twin(raw, found),
+                Some(_) | None => Found::Own(raw),
+            },
+            Err(rejected) => Found::Taken(format!("`{key}` cannot be read: {}", rejected.why)),
+        };
+    }
+    let mut others = records.iter().filter_map(|raw| raw.taken(keys));
+    match others.find(|other| other.subnet.overlaps(lease.subnet)) {
+        None => Found::Free,
+        Some(other) => Found::Taken(format!("`{}` overlaps {}", other.key, lease.subnet)),
+    }
+}
+
 /// The network config in the value of its key.
 pub fn network(key: String, value: &[u8]) -> Result<NetworkConfig, StoreError> {
     let config = std::str::from_utf8(value)

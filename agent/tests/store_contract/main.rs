@@ -15,6 +15,7 @@ mod etcd;
 mod etcd_faults;
 mod etcd_way;
 mod keeping;
+mod retaking;
 mod watching;
 
 /// Every case once for each store.
@@ -60,6 +61,12 @@ contract! {
         a_lease_attached_elsewhere_is_lost
         a_lease_is_released_if_it_is_ours
         a_reservation_is_not_released;
+    retaking:
+        a_free_subnet_is_taken_again
+        a_subnet_that_another_has_is_left
+        a_record_of_another_length_is_in_the_way
+        our_own_record_is_attached_again
+        a_twin_is_told_and_overwritten_only_when_asked;
     watching:
         changes_are_followed
         a_bad_record_touches_no_other

@@ -95,7 +95,7 @@ impl EtcdStore {
 
     /// Makes our own record say `value`, and keeps its lease where that will do. `None` if the
     /// record changed in between.
-    async fn reuse(
+    pub(super) async fn reuse(
         &self,
         own: &Raw,
         value: &[u8],
@@ -140,7 +140,7 @@ impl EtcdStore {
 
     /// Writes a new record, if no record at all was written since the list was read: a compare
     /// of the one key would let two subnets of different lengths overlap.
-    async fn take(
+    pub(super) async fn take(
         &self,
         subnet: Subnet,
         value: &[u8],
@@ -209,14 +209,14 @@ impl EtcdStore {
         Ok(Some(modified))
     }
 
-    /// Keeps the lease of a record of ours alive. `false` if it is over, or was granted for less
-    /// time than we renew in.
+    /// Keeps the lease of a record of ours alive. `false` if it is over, or was granted for another
+    /// time than ours: a shorter one would end before we renew it, a longer one outlive us.
     async fn adopt(&self, id: i64) -> Result<bool, StoreError> {
         let known = self
             .link
             .call(|client| async move { client.lease_client().time_to_live(id, None).await });
         match known.await {
-            Ok(known) if known.ttl() <= 0 || known.granted_ttl() < self.ttl() => return Ok(false),
+            Ok(known) if known.ttl() <= 0 || known.granted_ttl() != self.ttl() => return Ok(false),
             Ok(_) => {}
             Err(Failure::LeaseGone) => return Ok(false),
             Err(failure) => return Err(self.link.error(failure)),
@@ -271,7 +271,7 @@ fn deletions(stale: &[&Raw]) -> Vec<TxnOp> {
 
 /// Waits up to twice as long each time, and never the same time as the others that ran into each
 /// other: a hundred nodes that start at once must all get through.
-async fn pause(attempt: u32) {
+pub(super) async fn pause(attempt: u32) {
     if attempt > 0 {
         let most = 20_u64 << attempt.min(7);
         let millis = rand::rng().random_range(1..=most);

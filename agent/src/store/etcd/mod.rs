@@ -5,6 +5,7 @@ pub mod codec;
 mod config;
 pub mod keys;
 mod link;
+mod retake;
 mod watch;
 
 use std::sync::Arc;
@@ -26,7 +27,7 @@ use crate::{
         network::NetworkConfig,
     },
     store::{
-        LeaseStore, StoreError,
+        LeaseStore, OnTwin, Retaken, StoreError,
         record::{self, Raw},
     },
 };
@@ -178,6 +179,15 @@ impl LeaseStore for EtcdStore {
             },
             other @ (Failure::Unavailable(_) | Failure::Refused(_)) => self.link.error(other),
         })
+    }
+
+    async fn retake(&self, lease: &Lease, on_twin: OnTwin) -> Result<Retaken, StoreError> {
+        let mut spare = None;
+        let retaken = self.try_retake(lease, on_twin, &mut spare).await;
+        if let Some(id) = spare {
+            self.drop_lease(id).await;
+        }
+        retaken
     }
 
     async fn release(&self, lease: &Lease) -> Result<(), StoreError> {
