@@ -11,7 +11,10 @@ use clap::{
     error::ErrorKind, parser::ValueSource,
 };
 
+pub use self::lease::{LeaseArgs, OnSubnetLost};
 use crate::admin::dump::What;
+
+mod lease;
 
 /// Where a running agent answers.
 pub const SOCKET: &str = "/run/weft/weft.sock";
@@ -85,9 +88,13 @@ pub struct RunArgs {
     /// Where subnet.env is written, and the last subnet is read from.
     #[arg(long, default_value = "/run/flannel/subnet.env")]
     pub subnet_file: PathBuf,
-    /// Renew the lease at the latest this many minutes before its end, 1 to 1439.
+    /// Renew the lease at the latest this many minutes before its end, 1 to 1439; with another
+    /// --lease-ttl than 24h, as much sooner or later.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=1439))]
     pub subnet_lease_renew_margin: u64,
+    /// More about the lease.
+    #[command(flatten)]
+    pub lease: LeaseArgs,
     /// Masquerade what leaves the overlay.
     #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false,
         default_missing_value = "true", action = ArgAction::Set)]
@@ -473,5 +480,9 @@ mod tests {
         assert_eq!((args.iface, args.ip_masq), (vec!["b".to_owned()], true));
         assert_eq!(run(&["--iface=c"], &both).unwrap().iface, ["c"]);
         assert!(run(&[], &[("FLANNELD_IP_MASQ", "perhaps")]).is_err());
+        let args = run(&["-lease-ttl=15s"], &[("WEFT_ON_SUBNET_LOST", "renumber")]).unwrap();
+        assert_eq!(args.lease.lease_ttl.as_secs(), 15);
+        assert_eq!(args.lease.on_subnet_lost, OnSubnetLost::Renumber);
+        assert!(run(&[], &[("WEFT_LEASE_TTL", "1s")]).is_err());
     }
 }

@@ -5,7 +5,9 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 use regex::Regex;
 
 use crate::{
-    cli::{AttachChoice, DatapathChoice, FastPathChoice, GuardChoice, HookAt, RunArgs},
+    cli::{
+        AttachChoice, DatapathChoice, FastPathChoice, GuardChoice, HookAt, OnSubnetLost, RunArgs,
+    },
     datapath::ebpf::AttachBy,
     reconcile::desired::Guard,
     store::etcd::EtcdConfig,
@@ -25,8 +27,12 @@ pub struct Config {
     pub can_reach: Option<IpAddr>,
     /// Where subnet.env goes.
     pub subnet_file: PathBuf,
-    /// Renew this long before the end at the latest.
+    /// Renew this long before the end of a lease of the usual length at the latest.
     pub renew_margin: Duration,
+    /// How long a lease lives without renewal.
+    pub lease_ttl: Duration,
+    /// What to do when somebody else has our subnet.
+    pub on_subnet_lost: OnSubnetLost,
     /// Masquerade what leaves the overlay.
     pub masquerade: bool,
     /// With `--random-fully`.
@@ -105,6 +111,8 @@ impl TryFrom<RunArgs> for Config {
             can_reach: args.iface_can_reach,
             subnet_file: args.subnet_file,
             renew_margin: Duration::from_secs(args.subnet_lease_renew_margin * 60),
+            lease_ttl: args.lease.lease_ttl,
+            on_subnet_lost: args.lease.on_subnet_lost,
             masquerade: args.ip_masq,
             random_fully: !args.ip_masq_fully_random_disable,
             forward: args.iptables_forward_rules,

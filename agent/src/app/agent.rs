@@ -22,11 +22,13 @@ use crate::{
         socket,
         status::{Component, SCHEMA, Status},
     },
+    clock::BootClock,
     config::Config,
     datapath::ebpf::EbpfDatapath,
     firewall::FirewallConfig,
     model::{lease::Lease, network::NetworkConfig},
     netlink::{Netlink as _, conntrack, kernel::Rtnetlink},
+    outputs::subnet_env,
     reconcile::{
         leases::{self, StoreNews},
         pass::Memory,
@@ -34,7 +36,10 @@ use crate::{
         run::{Reconciler, Report},
         underlay::{Underlay, UplinkWatch},
     },
-    store::{LeaseStore as _, etcd::EtcdStore},
+    store::{
+        LeaseStore as _,
+        etcd::{EtcdStore, Tuning},
+    },
     sysctl::Sysctls,
 };
 
@@ -102,7 +107,11 @@ async fn serve(
     let netlink = Rtnetlink::new().map_err(|error| privileged(&error))?;
     // What the command line says about this host is judged before anything is waited for.
     let uplink = prepare::uplink(config, &netlink).await?;
-    let store = EtcdStore::new(config.etcd.clone())
+    let tuning = Tuning {
+        ttl: config.lease_ttl,
+        ..Tuning::default()
+    };
+    let store = EtcdStore::with_tuning(config.etcd.clone(), tuning)
         .map(Arc::new)
         .map_err(|error| Failure::Usage(error.to_string()))?;
     let waiting = |why: &str| {
@@ -123,11 +132,15 @@ async fn serve(
         .await
         .map_err(|error| privileged(&error))?;
     ground::check(&network, &underlay, &host)?;
-    let vtep_mac = prepare::vtep_mac(&host, &*store, &network, &underlay).await;
+    let previous = subnet_env::read_previous(&config.subnet_file);
+    let found = prepare::own_record(&*store, &underlay).await;
+    let vtep_mac = prepare::vtep_mac(&host, found.as_ref(), previous, &network);
+    let found_other = found.and_then(|lease| lease.attrs.vtep_mac());
+    let found_other = found_other.is_some_and(|mac| mac != vtep_mac);
     let kernel = prepare::kernel_defaults(&sysctls)?;
     prepare::load_conntrack(config, &netlink).await;
     let movers = prepare::movers(config, &network, &underlay, &sysctls)?;
-    let claim = prepare::claim(&network, &underlay, vtep_mac, &config.subnet_file);
+    let claim = prepare::claim(&network, &underlay, vtep_mac, previous);
     let lease = prepare::lease(config, &*store, &network, &claim, waiting)
         .await
         .inspect_err(|_| prepare::discard_maps(&network))?;
@@ -175,9 +188,10 @@ async fn serve(
     let (outcome, own_lease) = watch::channel(OwnLease::Held);
     let renewal = Renewal {
         store: Arc::clone(&store),
-        network: network.clone(),
-        claim,
+        clock: BootClock,
         lease: lease.clone(),
+        found_other,
+        ttl: config.lease_ttl,
         margin: config.renew_margin,
         bell: Arc::clone(&bell),
         outcome,

@@ -1,6 +1,6 @@
 //! What must be known before the loop can start: config, uplink, device, lease, programs.
 
-use std::{net::IpAddr, path::Path, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, stream::BoxStream};
 use tokio::{
@@ -19,11 +19,10 @@ use crate::{
     datapath::ebpf::{EbpfDatapath, leftovers, pins::PinDir},
     model::{
         lease::{Backend, Claim, Lease, LeaseAttrs},
-        net::Mac,
+        net::{Mac, Subnet},
         network::NetworkConfig,
     },
     netlink::{LinkKind, Netlink, ObservedHost, nftables, xfrm},
-    outputs::subnet_env,
     policy,
     reconcile::{
         allow::Allow,
@@ -88,35 +87,44 @@ pub async fn uplink(config: &Config, netlink: &impl Netlink) -> Result<Uplink, F
     uplink::choose(&host, &request).map_err(|error| Failure::Usage(error.to_string()))
 }
 
-/// The MAC of our device: the one that is there, else the one that our lease names, else a new one.
-pub async fn vtep_mac(
+/// The record of our address, if there is one. That it cannot be read now is no reason not to start.
+pub async fn own_record(store: &impl LeaseStore, underlay: &Underlay) -> Option<Lease> {
+    let own = IpAddr::V4(underlay.public_ip);
+    let snapshot = store.snapshot().await.ok()?;
+    let mut leases = snapshot.leases.into_values();
+    leases.find(|lease| lease.attrs.public_ip == own)
+}
+
+/// The MAC of our device: the one that is there, else the one that our record names, if the last
+/// run on this host had that subnet; else a new one. A copy of this host must not publish our MAC,
+/// or nobody could tell the two apart.
+pub fn vtep_mac(
     host: &ObservedHost,
-    store: &impl LeaseStore,
+    found: Option<&Lease>,
+    previous: Option<Subnet>,
     network: &NetworkConfig,
-    underlay: &Underlay,
 ) -> Mac {
     let name = format!("flannel.{}", network.vni);
     let there = host
         .link_named(&name)
         .filter(|link| matches!(link.kind, LinkKind::Vxlan(_)));
-    if let Some(mac) = there.and_then(|link| link.mac) {
-        return mac;
-    }
-    let own = IpAddr::V4(underlay.public_ip);
-    let leased = store.snapshot().await.ok().and_then(|snapshot| {
-        snapshot
-            .leases
-            .into_values()
-            .find_map(|lease| match lease.attrs.backend {
-                Backend::Vxlan { vtep_mac, .. } if lease.attrs.public_ip == own => Some(vtep_mac),
-                _ => None,
-            })
-    });
-    leased.unwrap_or_else(|| Mac::random(&mut rand::rng()))
+    let named = || {
+        let ours = found.filter(|lease| previous == Some(lease.subnet));
+        ours.and_then(|lease| lease.attrs.vtep_mac())
+    };
+    there
+        .and_then(|link| link.mac)
+        .or_else(named)
+        .unwrap_or_else(|| Mac::random(&mut rand::rng()))
 }
 
 /// What we publish and ask for.
-pub fn claim(network: &NetworkConfig, underlay: &Underlay, mac: Mac, file: &Path) -> Claim {
+pub fn claim(
+    network: &NetworkConfig,
+    underlay: &Underlay,
+    mac: Mac,
+    previous: Option<Subnet>,
+) -> Claim {
     Claim {
         attrs: LeaseAttrs {
             public_ip: IpAddr::V4(underlay.public_ip),
@@ -125,7 +133,7 @@ pub fn claim(network: &NetworkConfig, underlay: &Underlay, mac: Mac, file: &Path
                 vtep_mac: mac,
             },
         },
-        previous: subnet_env::read_previous(file),
+        previous,
     }
 }
 

@@ -68,6 +68,20 @@ pub async fn tell(
     }
 }
 
+/// Each reason by a stable name.
+fn own_lease(lease: &OwnLease) -> Component {
+    match lease {
+        OwnLease::Held => Component::good("lease", "held"),
+        OwnLease::Unconfirmed { since, why } => {
+            let what = format!("degraded: lease unconfirmed since {since}: {why}");
+            Component::bad("lease", what)
+        }
+        OwnLease::Missing(why) => Component::bad("lease", format!("lease_missing: {why}")),
+        OwnLease::Lost(why) => Component::bad("lease", format!("subnet_lost: {why}")),
+        OwnLease::Conflict(why) => Component::bad("lease", format!("public_ip_conflict: {why}")),
+    }
+}
+
 fn programs(report: &Report) -> Component {
     let missing: Vec<String> = report
         .unattached
@@ -118,17 +132,12 @@ pub fn status(ground: &Status, told: &Told) -> Status {
         rules,
         subnet_file,
     } = told;
-    let held = !matches!(lease, OwnLease::Lost(_));
     let mut components = vec![
         match &report.store_down {
             None => Component::good("store", "answers"),
             Some(why) => Component::bad("store", why),
         },
-        match lease {
-            OwnLease::Held => Component::good("lease", "held"),
-            OwnLease::Unconfirmed(why) => Component::bad("lease", format!("unconfirmed: {why}")),
-            OwnLease::Lost(why) => Component::bad("lease", format!("subnet_lost: {why}")),
-        },
+        own_lease(lease),
         match report.failures.as_slice() {
             [] if report.complete => {
                 Component::good("reconcile", format!("{} operations", report.operations))
@@ -182,7 +191,7 @@ pub fn status(ground: &Status, told: &Told) -> Status {
         });
     }
     Status {
-        ready: held && report.complete && is_attached(report) && subnet_file.is_ok(),
+        ready: lease.is_held() && report.complete && is_attached(report) && subnet_file.is_ok(),
         mode,
         components,
         uplink: match &report.uplink {

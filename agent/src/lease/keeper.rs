@@ -1,11 +1,34 @@
 //! When to renew, and how sure we are of the lease. The clock is passed in.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use super::TTL;
 
 /// Never sooner, whatever the TTL and margin: a slip in either must not become a storm.
-const LEAST_WAIT: Duration = Duration::from_secs(1);
+pub(crate) const LEAST_WAIT: Duration = Duration::from_secs(1);
 /// The longest wait between two attempts while the store fails. flannel's number.
 pub(crate) const MOST_RETRY: Duration = Duration::from_secs(60);
+/// Of a short TTL, a failing store is asked at least this many times.
+const RETRIES: u32 = 8;
+
+/// A point in time: how long the machine has been up, the time it slept included. A clock that is
+/// set does not move it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(pub Duration);
+
+impl Moment {
+    /// Time from `earlier` to here; zero where that is not earlier.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+
+    /// This much later.
+    #[must_use]
+    pub const fn after(self, wait: Duration) -> Self {
+        Self(self.0.saturating_add(wait))
+    }
+}
 
 /// How sure we are that the lease is still there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,52 +46,61 @@ pub enum Standing {
 pub struct Keeper {
     ttl: Duration,
     every: Duration,
-    confirmed: Instant,
+    confirmed: Moment,
     failures: u32,
-    next: Instant,
+    /// When the wait for the next attempt began, and how long it is.
+    waiting: (Moment, Duration),
 }
 
 impl Keeper {
-    /// Renews every third of the TTL, or `margin` before its end where that is earlier.
+    /// Renews every third of the TTL, or `margin` before its end where that is earlier. The margin
+    /// is meant for flannel's TTL, and shrinks or grows with ours.
     /// `now` is when the lease was last known to be alive.
     #[must_use]
-    pub fn new(ttl: Duration, margin: Duration, now: Instant) -> Self {
+    pub fn new(ttl: Duration, margin: Duration, now: Moment) -> Self {
+        let margin = margin.mul_f64(ttl.as_secs_f64() / TTL.as_secs_f64());
         let every = (ttl / 3).min(ttl.saturating_sub(margin)).max(LEAST_WAIT);
         Self {
             ttl,
             every,
             confirmed: now,
             failures: 0,
-            next: now + every,
+            waiting: (now, every),
         }
     }
 
-    /// When to renew next.
-    #[must_use]
-    pub const fn due(&self) -> Instant {
-        self.next
+    /// How long to wait from now to the next attempt. Where the clock went back, the wait begins
+    /// anew.
+    pub fn left(&mut self, now: Moment) -> Duration {
+        let (began, wait) = &mut self.waiting;
+        *began = now.min(*began);
+        began.after(*wait).since(now)
     }
 
     /// The store renewed the lease. `asked` is when it was asked, not when it answered: the TTL
     /// runs from some time between the two.
-    pub fn renewed(&mut self, asked: Instant) {
+    pub fn renewed(&mut self, asked: Moment) {
         self.confirmed = asked;
         self.failures = 0;
-        self.next = asked + self.every;
+        self.waiting = (asked, self.every);
     }
 
-    /// The store could not be asked: try again after a second, two, four, up to a minute.
-    pub fn failed(&mut self, now: Instant) {
-        let wait = LEAST_WAIT.saturating_mul(1 << self.failures.min(6));
+    /// The store could not be asked: try again after a second, two, four, up to a minute, and
+    /// sooner than that with a short TTL. `luck`, from 0 to 1, takes off up to half, so that nodes
+    /// that failed together do not ask together.
+    pub fn failed(&mut self, now: Moment, luck: f64) {
+        let most = MOST_RETRY.min(self.ttl / RETRIES).max(LEAST_WAIT);
+        let wait = LEAST_WAIT
+            .saturating_mul(1 << self.failures.min(6))
+            .min(most);
         self.failures = self.failures.saturating_add(1);
-        self.next = now + wait.min(MOST_RETRY);
+        self.waiting = (now, wait.mul_f64(1.0 - luck.clamp(0.0, 1.0) / 2.0));
     }
 
     /// How sure we are of the lease.
     #[must_use]
-    pub fn standing(&self, now: Instant) -> Standing {
-        let age = now.saturating_duration_since(self.confirmed);
-        if age >= self.ttl {
+    pub fn standing(&self, now: Moment) -> Standing {
+        if self.age(now) >= self.ttl {
             Standing::Unconfirmed
         } else if self.failures > 0 {
             Standing::Overdue
@@ -77,60 +109,12 @@ impl Keeper {
         }
     }
 
-    /// Since when the lease has been known to be alive, for status and metrics.
+    /// How long ago the lease was last known to be alive.
     #[must_use]
-    pub const fn confirmed(&self) -> Instant {
-        self.confirmed
+    pub const fn age(&self, now: Moment) -> Duration {
+        now.since(self.confirmed)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::lease::TTL;
-
-    const HOUR: Duration = Duration::from_secs(3600);
-
-    #[test]
-    fn a_third_of_the_ttl_or_the_margin_whichever_is_earlier() {
-        let now = Instant::now();
-        assert_eq!(Keeper::new(TTL, HOUR, now).due(), now + 8 * HOUR);
-        assert_eq!(Keeper::new(TTL, 20 * HOUR, now).due(), now + 4 * HOUR);
-        assert_eq!(Keeper::new(TTL, 30 * HOUR, now).due(), now + LEAST_WAIT);
-        assert_eq!(
-            Keeper::new(Duration::ZERO, HOUR, now).due(),
-            now + LEAST_WAIT
-        );
-    }
-
-    #[test]
-    fn failures_are_retried_faster_and_then_every_minute() {
-        let now = Instant::now();
-        let mut keeper = Keeper::new(TTL, HOUR, now);
-        let mut at = keeper.due();
-        for seconds in [1, 2, 4, 8, 16, 32, 60, 60, 60] {
-            keeper.failed(at);
-            assert_eq!(keeper.due(), at + Duration::from_secs(seconds));
-            assert_eq!(keeper.standing(at), Standing::Overdue);
-            at = keeper.due();
-        }
-        keeper.renewed(at);
-        assert_eq!(keeper.due(), at + 8 * HOUR);
-        assert_eq!(keeper.standing(at), Standing::Confirmed);
-        keeper.failed(at);
-        assert_eq!(keeper.due(), at + LEAST_WAIT);
-    }
-
-    #[test]
-    fn after_the_ttl_nothing_is_sure() {
-        let now = Instant::now();
-        let mut keeper = Keeper::new(TTL, HOUR, now);
-        assert_eq!(keeper.standing(now + TTL - LEAST_WAIT), Standing::Confirmed);
-        assert_eq!(keeper.standing(now + TTL), Standing::Unconfirmed);
-        keeper.failed(now + TTL);
-        assert_eq!(keeper.standing(now + TTL), Standing::Unconfirmed);
-        // A clock that went back is no reason for alarm.
-        keeper.renewed(now + TTL);
-        assert_eq!(keeper.standing(now), Standing::Confirmed);
-    }
-}
+mod tests;

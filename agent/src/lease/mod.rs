@@ -4,6 +4,7 @@ use std::time::Duration;
 
 pub mod allocate;
 pub mod keeper;
+pub mod ttl;
 
-/// How long a lease lives without renewal. flannel's number, and no option of it changes that.
+/// How long a lease lives without renewal unless we are told otherwise. flannel's number.
 pub const TTL: Duration = Duration::from_secs(86_400);

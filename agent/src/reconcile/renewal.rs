@@ -1,24 +1,26 @@
-//! Keeps our own lease alive, and takes it again when it is lost and nobody else has it.
+//! Keeps our own lease alive, takes it again when it is lost and nobody else has it, and stops
+//! writing when a second node believes to be us.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tokio::{
     sync::{Notify, watch},
-    time::{Instant, sleep_until},
+    time::sleep,
 };
 use tracing::{error, info, warn};
 
 use crate::{
-    lease::{
-        TTL,
-        keeper::{Keeper, Standing},
-    },
-    model::{
-        lease::{Claim, Lease},
-        network::NetworkConfig,
-    },
-    store::{LeaseStore, StoreError},
+    clock::Clock,
+    lease::keeper::{Keeper, Moment, Standing},
+    model::lease::Lease,
+    store::{LeaseStore, OnTwin, Retaken, StoreError},
 };
+
+/// The clock is looked at this often: a sleep does not end early because the machine was suspended.
+const SLICE: Duration = Duration::from_secs(5);
 
 /// What is known of our own lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,22 +28,47 @@ pub enum OwnLease {
     /// The store confirmed it.
     Held,
     /// The store has not confirmed it for a while: not a loss.
-    Unconfirmed(String),
-    /// Somebody else has our subnet, or it cannot be had any more.
+    Unconfirmed {
+        /// When it last did.
+        since: String,
+        /// Why it does not.
+        why: String,
+    },
+    /// It went, and is not ours again yet; nobody else is known to have it.
+    Missing(String),
+    /// Somebody else has our subnet.
     Lost(String),
+    /// A second node writes our record: see `OnTwin`.
+    Conflict(String),
+}
+
+impl OwnLease {
+    /// Whether the node may call itself ready.
+    #[must_use]
+    pub const fn is_held(&self) -> bool {
+        matches!(self, Self::Held | Self::Unconfirmed { .. })
+    }
+
+    /// Whether the subnet is somebody else's: its addresses must not be used in the overlay.
+    #[must_use]
+    pub const fn is_lost(&self) -> bool {
+        matches!(self, Self::Lost(_))
+    }
 }
 
 /// Everything that the task needs.
-pub struct Renewal<S> {
+pub struct Renewal<S, C> {
     /// The store.
     pub store: Arc<S>,
-    /// Cluster configuration, for taking the subnet again.
-    pub network: NetworkConfig,
-    /// What we publish.
-    pub claim: Claim,
-    /// The lease.
+    /// Where the time is read.
+    pub clock: C,
+    /// The lease, as we published it.
     pub lease: Lease,
-    /// Renew at the latest this long before the end.
+    /// Our record named another MAC when we came: perhaps a second node's.
+    pub found_other: bool,
+    /// How long a lease lives without renewal.
+    pub ttl: Duration,
+    /// Renew at the latest this long before the end of a lease of the usual length.
     pub margin: Duration,
     /// Rung when our own key changed or went.
     pub bell: Arc<Notify>,
@@ -49,77 +76,212 @@ pub struct Renewal<S> {
     pub outcome: watch::Sender<OwnLease>,
 }
 
-impl<S: LeaseStore> Renewal<S> {
+impl<S: LeaseStore, C: Clock> Renewal<S, C> {
     /// Renews until it is dropped.
-    pub async fn run(mut self) {
-        let mut keeper = Keeper::new(TTL, self.margin, now());
+    pub async fn run(self) {
+        let Self {
+            store,
+            clock,
+            lease,
+            found_other,
+            ttl,
+            margin,
+            bell,
+            outcome,
+        } = self;
+        let mut keeper = Keeper::new(ttl, margin, clock.now());
+        let mut hold = Hold {
+            store,
+            published: lease.clone(),
+            lease,
+            found_other,
+            strange_writes: 0,
+            now: OwnLease::Held,
+        };
         loop {
             tokio::select! {
-                () = sleep_until(keeper.due().into()) => {}
-                () = self.bell.notified() => {}
+                () = due(&mut keeper, &clock) => {}
+                () = bell.notified() => {}
             }
-            let asked = now();
-            let state = match self.store.renew(&self.lease).await {
-                Ok(()) => {
-                    keeper.renewed(asked);
-                    OwnLease::Held
+            let asked = clock.now();
+            match hold.attempt().await {
+                Ok(()) => keeper.renewed(asked),
+                Err(why) => {
+                    let now = clock.now();
+                    keeper.failed(now, rand::random());
+                    hold.doubt(&keeper, now, why);
                 }
-                Err(StoreError::LeaseLost { subnet, why }) => {
-                    warn!(%subnet, why, "our lease is lost: taking it again");
-                    self.take_again(&mut keeper, asked).await
-                }
-                Err(error) => {
-                    keeper.failed(now());
-                    warn!(%error, "our lease was not renewed: will retry");
-                    match (&*self.outcome.borrow(), keeper.standing(now())) {
-                        // Silence does not give back what the store said is gone.
-                        (lost @ OwnLease::Lost(_), _) => lost.clone(),
-                        (_, Standing::Confirmed | Standing::Overdue) => OwnLease::Held,
-                        (_, Standing::Unconfirmed) => OwnLease::Unconfirmed(error.to_string()),
-                    }
-                }
-            };
-            self.outcome.send_replace(state);
-        }
-    }
-
-    /// Claims the same subnet. Another one is of no use: the containers have addresses of this
-    /// one, so it is given back.
-    async fn take_again(&mut self, keeper: &mut Keeper, asked: std::time::Instant) -> OwnLease {
-        let own = self.lease.subnet;
-        let claim = Claim {
-            previous: Some(own),
-            ..self.claim.clone()
-        };
-        match self.store.claim(&self.network, &claim).await {
-            Ok(lease) if lease.subnet == own => {
-                info!(subnet = %own, "our lease is ours again");
-                self.lease = lease;
-                keeper.renewed(asked);
-                OwnLease::Held
             }
-            Ok(other) => {
-                error!(subnet = %own, "somebody else holds our subnet");
-                if let Err(error) = self.store.release(&other).await {
-                    warn!(%error, subnet = %other.subnet, "an unneeded lease was not given back");
-                }
-                keeper.failed(now());
-                OwnLease::Lost(format!(
-                    "somebody else holds {own}: restart to take a new subnet"
-                ))
-            }
-            Err(error) => {
-                keeper.failed(now());
-                warn!(%error, "our subnet was not taken again: will retry");
-                OwnLease::Lost(error.to_string())
-            }
+            outcome.send_replace(hold.now.clone());
         }
     }
 }
 
-/// The runtime's clock, which a test can stop.
-fn now() -> std::time::Instant {
-    Instant::now().into_std()
+async fn due(keeper: &mut Keeper, clock: &impl Clock) {
+    loop {
+        let left = keeper.left(clock.now());
+        if left.is_zero() {
+            return;
+        }
+        sleep(left.min(SLICE)).await;
+    }
+}
+
+/// Our hold on the subnet.
+struct Hold<S> {
+    store: Arc<S>,
+    /// What we want the record to say.
+    published: Lease,
+    /// The record that is kept alive.
+    lease: Lease,
+    found_other: bool,
+    /// How often a second node has written our record since we came.
+    strange_writes: u32,
+    now: OwnLease,
+}
+
+impl<S: LeaseStore> Hold<S> {
+    /// Renews, and takes again what is lost. `Err` is a reason to try again soon.
+    async fn attempt(&mut self) -> Result<(), String> {
+        match self.store.renew(&self.lease).await {
+            Ok(()) => {
+                if !matches!(self.now, OwnLease::Conflict(_)) {
+                    self.now = OwnLease::Held;
+                }
+                Ok(())
+            }
+            Err(StoreError::LeaseLost { subnet, why }) => {
+                if matches!(self.now, OwnLease::Conflict(_)) {
+                    return self.follow_twin().await;
+                }
+                warn!(%subnet, why, "our lease is lost: taking it again");
+                let retaken = self.store.retake(&self.published, OnTwin::Leave).await;
+                match retaken {
+                    Ok(Retaken::Twin(twin)) => self.meet(twin).await,
+                    other => self.settle(other),
+                }
+            }
+            Err(error) => {
+                warn!(%error, "our lease was not renewed: will retry");
+                Err(error.to_string())
+            }
+        }
+    }
+
+    /// The store did not confirm the lease.
+    fn doubt(&mut self, keeper: &Keeper, now: Moment, why: String) {
+        match (&self.now, keeper.standing(now)) {
+            // Silence does not give back what the store said is gone.
+            (OwnLease::Missing(_) | OwnLease::Lost(_) | OwnLease::Conflict(_), _) => {}
+            (_, Standing::Confirmed | Standing::Overdue) => self.now = OwnLease::Held,
+            (OwnLease::Unconfirmed { since, why: _ }, Standing::Unconfirmed) => {
+                let since = since.clone();
+                self.now = OwnLease::Unconfirmed { since, why };
+            }
+            (OwnLease::Held, Standing::Unconfirmed) => {
+                let confirmed = SystemTime::now().checked_sub(keeper.age(now));
+                let since = confirmed.unwrap_or(SystemTime::UNIX_EPOCH);
+                let since = humantime::format_rfc3339_seconds(since).to_string();
+                warn!(
+                    since,
+                    why, "our lease is unconfirmed: not a loss, all goes on"
+                );
+                self.now = OwnLease::Unconfirmed { since, why };
+            }
+        }
+    }
+
+    /// What came of taking the same subnet again. Another one is of no use: the containers have
+    /// addresses of this one.
+    fn settle(&mut self, retaken: Result<Retaken, StoreError>) -> Result<(), String> {
+        let own = self.published.subnet;
+        match retaken {
+            Ok(Retaken::Held(lease)) => {
+                info!(subnet = %own, "our lease is ours again");
+                self.lease = lease;
+                self.now = OwnLease::Held;
+                Ok(())
+            }
+            Ok(Retaken::Taken { by }) => {
+                self.lose(&by);
+                Err(by)
+            }
+            Ok(Retaken::Twin(_)) => {
+                // It wrote between our look and our write, which was not done.
+                let why = format!("{own} is being written by another node with our address");
+                self.now = OwnLease::Missing(why.clone());
+                Err(why)
+            }
+            Err(error) => {
+                warn!(%error, "our subnet was not taken again: will retry");
+                let why = error.to_string();
+                if !self.now.is_lost() {
+                    self.now = OwnLease::Missing(why.clone());
+                }
+                Err(why)
+            }
+        }
+    }
+
+    fn lose(&mut self, by: &str) {
+        let own = self.published.subnet;
+        if !self.now.is_lost() {
+            error!(subnet = %own, by, "somebody else has our subnet");
+        }
+        self.now = OwnLease::Lost(format!(
+            "{own} is somebody else's: {by}; restart weft for a new subnet, and containers after it, or remove that record"
+        ));
+    }
+
+    /// A second node wrote our record. It may have been a slip, so the first time ours is put back.
+    /// Who found the record with another MAC at the start has seen one such write already, and puts
+    /// its own back only so that the other one sees a second as well.
+    async fn meet(&mut self, twin: Lease) -> Result<(), String> {
+        self.strange_writes += 1;
+        let known = self.strange_writes > 1;
+        let theirs = mac_of(&twin);
+        warn!(subnet = %twin.subnet, mac = theirs, "another node with our address wrote our record");
+        if !known {
+            let retaken = self.store.retake(&self.published, OnTwin::Overwrite).await;
+            self.settle(retaken)?;
+        } else {
+            self.lease = twin;
+        }
+        if known || self.found_other {
+            let address = self.published.attrs.public_ip;
+            let why = format!(
+                "another node with the MAC {theirs} publishes {address} and {} too: give one of the two another address (--iface, --public-ip) and restart both",
+                self.published.subnet
+            );
+            error!(why, "our record is not written any more");
+            self.now = OwnLease::Conflict(why);
+        }
+        Ok(())
+    }
+
+    /// Our record changed while we do not write: whoever wrote it, it is kept alive, because packets
+    /// still go by it, unless the subnet went to another node.
+    async fn follow_twin(&mut self) -> Result<(), String> {
+        let snapshot = self.store.snapshot().await;
+        let mut snapshot = snapshot.map_err(|error| error.to_string())?;
+        match snapshot.leases.remove(&self.published.subnet) {
+            Some(found) if found.attrs.public_ip == self.published.attrs.public_ip => {
+                self.lease = found;
+                Ok(())
+            }
+            Some(found) => {
+                let by = format!("{} holds it", found.attrs.public_ip);
+                self.lose(&by);
+                Err(by)
+            }
+            None => Err(format!("{} has no record", self.published.subnet)),
+        }
+    }
+}
+
+fn mac_of(lease: &Lease) -> String {
+    let mac = lease.attrs.vtep_mac();
+    mac.map_or_else(|| "(none)".to_owned(), |mac| mac.to_string())
 }
 
 #[cfg(test)]
