@@ -1,7 +1,7 @@
 //! The version of the layout, the names of maps and programs, and their capacities.
 
 /// Bumped with any change of a shared type, a map or a counter's number. Part of the pin path.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Peers by their subnet, longest prefix first.
 pub const PEERS: &str = "PEERS";

@@ -8,6 +8,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 /// It holds for both directions: conntrack must see both or neither, and what the host does to
 /// tunnel packets from this peer would be skipped as well.
 pub const PEER_FAST: u32 = 1;
+/// This subnet was ours: whatever bears one of its addresses on this host is dropped. The entry may
+/// be that of the peer who has the subnet now.
+pub const PEER_LOST: u32 = 2;
 /// What comes from this VTEP address is the kernel's: see [`PEER_FAST`].
 pub const VTEP_KERNEL: u32 = 1;
 

@@ -149,6 +149,8 @@ reasons! {
     /// From a peer, by another device than the one that the way to it leaves by: the kernel asks
     /// its own questions there.
     OtherDevice = 44, "other_device", Passed;
+    /// From or to an address of a subnet that was this host's and is not any more.
+    DropSubnetLost = 45, "drop_subnet_lost", Dropped;
 }
 
 macro_rules! hooks {

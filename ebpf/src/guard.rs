@@ -1,7 +1,7 @@
 //! Who may speak: only peers, and only for themselves; and no container for the tunnel.
 
 use weft_common::{
-    peer::PeerEntry,
+    peer::{PEER_LOST, PeerEntry},
     settings::{DatapathSettings, GUARD_PEERS, GUARD_STRICT},
     stats::Reason,
     wire::PROTO_UDP,
@@ -102,12 +102,29 @@ fn admit_inside(
     transport: usize,
 ) -> Result<(), Reason> {
     if !is_ours(settings, inner.destination()) {
-        return Err(refusal(settings, GUARD_STRICT, Reason::DropNotOurs));
+        return Err(not_ours(settings, inner.destination()));
     }
     if is_tunnel(settings, packet, inner, transport) && is_heard(settings, packet, inner) {
         return Err(refusal(settings, GUARD_STRICT, Reason::DropContainerTunnel));
     }
     Ok(())
+}
+
+/// The refusal of a packet to an address outside our subnet.
+#[inline(always)]
+fn not_ours(settings: &DatapathSettings, to: [u8; 4]) -> Reason {
+    if lost(to).is_some() {
+        Reason::DropSubnetLost
+    } else {
+        refusal(settings, GUARD_STRICT, Reason::DropNotOurs)
+    }
+}
+
+/// The subnet that was ours and holds the address. That is no matter of the guard's mode: somebody
+/// else may have the address now.
+#[inline(always)]
+pub fn lost(address: [u8; 4]) -> Option<&'static PeerEntry> {
+    maps::peer_of(address).filter(|peer| peer.flags & PEER_LOST != 0)
 }
 
 /// What a container sends to somewhere that is no peer's subnet: not a tunnel packet to this host
@@ -131,14 +148,28 @@ pub fn admit_outside(
 #[inline(always)]
 pub fn admit_source(settings: &DatapathSettings, ip: &Ipv4) -> Result<(), Reason> {
     if is_overlay(settings, ip.destination()) && !is_ours(settings, ip.source()) {
-        return Err(
-            match refusal(settings, GUARD_STRICT, Reason::DropForeignSource) {
-                Reason::Unguarded => Reason::ForeignSource,
-                reason => reason,
-            },
-        );
+        return Err(foreign_source(settings, ip));
     }
     Ok(())
+}
+
+/// The refusal of a source outside our subnet. Between two containers of a lost subnet the packet
+/// stays on its bridge.
+#[inline(always)]
+fn foreign_source(settings: &DatapathSettings, ip: &Ipv4) -> Reason {
+    if let Some(left) = lost(ip.source()) {
+        let mask = u32::MAX.wrapping_shl(32u32.wrapping_sub(left.subnet_len));
+        let inside = within(ip.destination(), left.subnet, mask.to_be_bytes());
+        return if inside {
+            Reason::NotOverlay
+        } else {
+            Reason::DropSubnetLost
+        };
+    }
+    match refusal(settings, GUARD_STRICT, Reason::DropForeignSource) {
+        Reason::Unguarded => Reason::ForeignSource,
+        reason => reason,
+    }
 }
 
 /// Whether the kernel's VXLAN socket hears a packet to the overlay's port. It is bound to no address,

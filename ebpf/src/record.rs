@@ -57,7 +57,8 @@ pub fn tracking_of(packet: &Packet<'_>) -> Tracking {
     }
 }
 
-/// Egress of `flannel.<VNI>`: a container's packet that the stack sends to a peer.
+/// Egress of `flannel.<VNI>`: a container's packet that the stack sends to a peer. What bears an
+/// address of a subnet that is not ours any more ends here, whichever way it came.
 #[inline(always)]
 pub fn to_overlay(packet: &Packet<'_>) -> Reason {
     record(packet, Local::Source).unwrap_or_else(|reason| reason)
@@ -78,6 +79,12 @@ fn record(packet: &Packet<'_>, local: Local) -> Result<Reason, Reason> {
     let frame = Frame::read(packet)?;
     require_untagged(packet)?;
     let ip = frame.ip;
+    if local == Local::Source
+        && !guard::is_ours(settings, ip.source())
+        && guard::lost(ip.source()).is_some()
+    {
+        return Err(Reason::DropSubnetLost);
+    }
     let (ours, theirs) = match local {
         Local::Source => (ip.source(), ip.destination()),
         Local::Destination => (ip.destination(), ip.source()),

@@ -49,10 +49,15 @@ pub fn action(hook: Hook, packet: &Packet<'_>, outcome: Result<Verdict, Reason>)
     }
 }
 
-/// Counts what a recorder did; the packet always goes on.
+/// Counts what a recorder did; but for what bears an address that is not ours any more, the packet
+/// goes on.
 #[inline(always)]
 pub fn recorded(hook: Hook, packet: &Packet<'_>, reason: Reason) -> i32 {
     packet.log(hook, reason);
     stats::count(hook, reason, packet.len());
+    if reason.fate() == Fate::Dropped {
+        sample::refused(packet, hook, reason);
+        return DROP;
+    }
     NEXT
 }

@@ -185,6 +185,12 @@ impl World {
         self.put(DatapathOp::PutPeer(net, entry));
     }
 
+    /// Our usual subnet is somebody else's.
+    pub fn lost(&mut self, vtep: [u8; 4], flags: u32) {
+        let net = "10.1.2.0/24".parse().unwrap();
+        self.put(DatapathOp::PutPeer(net, peer(2, vtep, flags)));
+    }
+
     /// The usual container, at another address.
     pub fn container(&mut self, address: [u8; 4]) {
         let endpoint = base().endpoints[&BOX.into()];

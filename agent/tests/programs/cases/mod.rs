@@ -8,6 +8,7 @@ use weft_common::stats::{Hook, Reason};
 use super::world::{At, World};
 
 mod guard;
+mod lost;
 mod outward;
 mod overlay;
 mod recorders;
@@ -89,6 +90,11 @@ fn of_the_uplink() {
 #[test]
 fn of_the_guard() {
     check(guard::cases());
+}
+
+#[test]
+fn of_a_lost_subnet() {
+    check(lost::cases());
 }
 
 #[test]
@@ -181,6 +187,7 @@ fn possible(hook: Hook) -> Vec<Reason> {
                 NotOverlay,
                 ForeignSource,
                 DropForeignSource,
+                DropSubnetLost,
                 DropContainerTunnel,
                 DropNoMemory,
                 DropTagged,
@@ -212,6 +219,7 @@ fn possible(hook: Hook) -> Vec<Reason> {
                 DropUnknownPeer,
                 DropSpoofedInner,
                 DropNotOurs,
+                DropSubnetLost,
             ],
         ),
         Hook::FromOverlay => (
@@ -222,6 +230,7 @@ fn possible(hook: Hook) -> Vec<Reason> {
                 NoEndpoint,
                 DropSpoofedInner,
                 DropNotOurs,
+                DropSubnetLost,
                 DropContainerTunnel,
                 DropTagged,
                 DropNoMemory,
@@ -237,6 +246,7 @@ fn possible(hook: Hook) -> Vec<Reason> {
     let mut possible = [&everywhere, plain, own].concat();
     match hook {
         Hook::FromBridge => possible.push(PortPassed),
+        Hook::ToOverlay => possible.push(DropSubnetLost),
         Hook::FromContainer => possible.push(Provisional),
         _ => {}
     }
@@ -249,6 +259,7 @@ fn every_reason_has_a_case_at_every_hook_that_knows_it() {
     cases.extend(outward::bridge_cases());
     cases.extend(uplink::cases());
     cases.extend(guard::cases());
+    cases.extend(lost::cases());
     cases.extend(overlay::cases());
     cases.extend(recorders::cases());
     cases.extend(recorders::blind_cases());
