@@ -119,6 +119,23 @@ impl Sysctls {
         Ok(true)
     }
 
+    /// Whether what comes in by a device is forwarded. Nothing is done where it is not there.
+    pub fn forward_from(&self, device: &str, on: bool) -> Result<(), SysctlError> {
+        let path = self.root.join("net/ipv4/conf").join(device);
+        let path = path.join("forwarding");
+        let wanted = if on { "1" } else { "0" };
+        match read(&path) {
+            Ok(found) if found == wanted => Ok(()),
+            Ok(_) => write(&path, wanted),
+            Err(SysctlError::Read { path: _, source })
+                if source.kind() == io::ErrorKind::NotFound =>
+            {
+                Ok(())
+            }
+            Err(other) => Err(other),
+        }
+    }
+
     /// Sets `net.<family>.conf.<device>.<key>`, where the family is `ipv4` or `ipv6`.
     pub fn set_device(
         &self,

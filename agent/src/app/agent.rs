@@ -14,6 +14,7 @@ use super::{
     firewall::{self, RulesState},
     ground, lock,
     prepare::{self, Movers},
+    renumber,
     report::tell,
     subnet_file::SubnetFile,
 };
@@ -52,7 +53,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let (told, listener) = listen(&config)?;
     tasks.spawn(socket::serve(listener, told.subscribe()));
     let outcome = tokio::select! {
-        outcome = serve(&config, &told, &mut tasks) => outcome,
+        outcome = rounds(&config, &told) => outcome,
         () = asked_to_stop() => {
             info!("asked to stop: the data path stays as it is; `weft cleanup` removes it");
             Ok(())
@@ -97,6 +98,18 @@ async fn asked_to_stop() {
     }
 }
 
+/// A round for each subnet that we are given; with `--on-subnet-lost=stop` there is one. The data path
+/// goes on in between as it does between two agents.
+async fn rounds(config: &Config, told: &watch::Sender<Status>) -> Result<(), Failure> {
+    loop {
+        let mut tasks = JoinSet::new();
+        let ended = serve(config, told, &mut tasks).await;
+        tasks.shutdown().await;
+        ended?;
+    }
+}
+
+/// Runs until a new subnet is leased.
 async fn serve(
     config: &Config,
     told: &watch::Sender<Status>,
@@ -140,10 +153,10 @@ async fn serve(
     let kernel = prepare::kernel_defaults(&sysctls)?;
     prepare::load_conntrack(config, &netlink).await;
     let movers = prepare::movers(config, &network, &underlay, &sysctls)?;
+    let unused = prepare::UnusedMaps::of(&network);
     let claim = prepare::claim(&network, &underlay, vtep_mac, previous);
-    let lease = prepare::lease(config, &*store, &network, &claim, waiting)
-        .await
-        .inspect_err(|_| prepare::discard_maps(&network))?;
+    let lease = prepare::lease(config, &*store, &network, &claim, waiting).await?;
+    unused.are_used();
     if sysctls
         .enable_forwarding()
         .map_err(|error| privileged(&error))?
@@ -182,6 +195,8 @@ async fn serve(
         None => prepare::detach_leftovers(&network),
     }
 
+    let on_lost = renumber::policy(config.on_subnet_lost, datapath.is_some());
+
     let (news, heard) = mpsc::channel::<StoreNews>(NEWS);
     tasks.spawn(leases::follow(Arc::clone(&store), news));
     let bell = Arc::new(Notify::new());
@@ -211,15 +226,16 @@ async fn serve(
         ground,
         SubnetFile::new(config.subnet_file.clone(), env),
         reported,
-        own_lease,
+        own_lease.clone(),
         rules,
     ));
 
     let reconciler = Reconciler::<Rtnetlink, EbpfDatapath> {
         netlink,
         datapath,
-        network,
+        network: network.clone(),
         own: lease.subnet,
+        own_lease: own_lease.clone(),
         vtep_mac,
         uplink: UplinkWatch {
             request: config.uplink.clone(),
@@ -233,13 +249,13 @@ async fn serve(
         hook_ports: config.hook_ports,
         memory: Memory::default(),
     };
-    let key_of = move |subnet| store.key_of(subnet);
-    reconciler
-        .run(heard, changes, events, key_of, report, move || {
-            bell.notify_one()
-        })
-        .await;
-    Err(Failure::Bug("the store's follower ended".to_owned()))
+    let key_of = |subnet| store.key_of(subnet);
+    tokio::select! {
+        () = reconciler.run(heard, changes, events, key_of, report, move || bell.notify_one()) => {
+            Err(Failure::Bug("the store's follower ended".to_owned()))
+        }
+        () = renumber::renumber(on_lost, &*store, &network, &claim, own_lease) => Ok(()),
+    }
 }
 
 /// Conntrack's ends of flows. Where they cannot be had there is nothing to keep apart.

@@ -17,6 +17,7 @@ mod firewall;
 mod ground;
 mod lock;
 mod prepare;
+mod renumber;
 mod report;
 mod subnet_file;
 mod verbs;

@@ -297,6 +297,30 @@ pub fn discard_maps(network: &NetworkConfig) {
     }
 }
 
+/// Maps that nothing uses before a subnet is claimed. They go when the agent ends until then, asked
+/// to or not.
+pub struct UnusedMaps<'a>(Option<&'a NetworkConfig>);
+
+impl<'a> UnusedMaps<'a> {
+    /// Those of a network.
+    pub const fn of(network: &'a NetworkConfig) -> Self {
+        Self(Some(network))
+    }
+
+    /// They stay.
+    pub fn are_used(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for UnusedMaps<'_> {
+    fn drop(&mut self) {
+        if let Some(network) = self.0 {
+            discard_maps(network);
+        }
+    }
+}
+
 /// Claims a subnet, waiting for the store as long as needed.
 pub async fn lease(
     config: &Config,

@@ -138,6 +138,16 @@ pub fn status(ground: &Status, told: &Told) -> Status {
             Some(why) => Component::bad("store", why),
         },
         own_lease(lease),
+        match report.former.as_slice() {
+            [] => Component::good("former_subnets", "none"),
+            former => Component::bad(
+                "former_subnets",
+                format!(
+                    "{} were this host's: containers with their addresses are cut off from the overlay until they are restarted with the new subnet.env",
+                    former.join(", ")
+                ),
+            ),
+        },
         match report.failures.as_slice() {
             [] if report.complete => {
                 Component::good("reconcile", format!("{} operations", report.operations))

@@ -1,5 +1,6 @@
 //! What should be: one pure function from leases, host and settings to the wanted state.
 
+mod lost;
 mod peers;
 
 use std::{
@@ -46,6 +47,8 @@ pub struct View<'a> {
     pub network: &'a NetworkConfig,
     /// Our subnet.
     pub own: Subnet,
+    /// It is not known to be somebody else's.
+    pub holds: bool,
     /// The underlay.
     pub underlay: Underlay,
     /// MAC of our device.
@@ -121,6 +124,10 @@ pub struct Desired {
     pub managed: BTreeSet<(IfIndex, IpAddr)>,
     /// Maps and programs.
     pub datapath: DatapathState,
+    /// Subnets that were ours: the overlay carries nothing of theirs any more.
+    pub lost: BTreeSet<Ipv4Net>,
+    /// Our own is among them: nothing leaves or comes in by the device.
+    pub cut_off: bool,
     /// Leases that are left out, and why.
     pub ignored: BTreeMap<Subnet, &'static str>,
 }
@@ -144,6 +151,7 @@ pub fn desired(view: &View<'_>) -> Desired {
         mtu: view.underlay.overlay_mtu(),
     };
     let own = view.own.net();
+    let lost = lost::subnets(view);
     Desired {
         address: IpNet::from(own.network()),
         network: IpNet::V4(view.network.network),
@@ -155,8 +163,10 @@ pub fn desired(view: &View<'_>) -> Desired {
         datapath: view
             .own
             .v4()
-            .map(|own| datapath(view, own, &name, &peers))
+            .map(|own| datapath(view, own, &name, &peers, &lost))
             .unwrap_or_default(),
+        lost,
+        cut_off: !view.holds,
         device,
         peers,
         ignored,
@@ -168,6 +178,7 @@ fn datapath(
     own: Ipv4Net,
     device: &str,
     peers: &BTreeMap<Subnet, Peer>,
+    lost: &BTreeSet<Ipv4Net>,
 ) -> DatapathState {
     let mut state = DatapathState {
         settings: Some(settings(view, own)),
@@ -188,6 +199,7 @@ fn datapath(
             .peers
             .insert(net, peer_entry(view, device, net, vtep, peer));
     }
+    lost::mark(lost, &mut state.peers);
     state.locals = endpoints::locals(view.host)
         .into_iter()
         .map(|(address, link)| (address, link.get()))
@@ -218,7 +230,7 @@ fn datapath(
     for (address, entry) in view.provisional {
         state.endpoints.entry(*address).or_insert(*entry);
     }
-    state.attachments = attachments(view, own, device);
+    state.attachments = attachments(view, device);
     state
 }
 
@@ -228,6 +240,12 @@ fn settings(view: &View<'_>, own: Ipv4Net) -> DatapathSettings {
         .unhooked
         .iter()
         .any(|(hook, _)| *hook == Hook::ToOverlay);
+    // A subnet that is somebody else's holds no container of ours.
+    let own = if view.holds {
+        own
+    } else {
+        Ipv4Net::from(Ipv4Addr::UNSPECIFIED)
+    };
     DatapathSettings {
         subnet: own.network().octets(),
         subnet_mask: own.netmask().octets(),
@@ -252,7 +270,7 @@ fn settings(view: &View<'_>, own: Ipv4Net) -> DatapathSettings {
 }
 
 /// Where our programs belong.
-fn attachments(view: &View<'_>, own: Ipv4Net, device: &str) -> BTreeSet<Attachment> {
+fn attachments(view: &View<'_>, device: &str) -> BTreeSet<Attachment> {
     let mut attachments = BTreeSet::new();
     let mut at = |hook: Hook, link: IfIndex| {
         if let Some(found) = view.host.links.get(&link) {
@@ -270,7 +288,7 @@ fn attachments(view: &View<'_>, own: Ipv4Net, device: &str) -> BTreeSet<Attachme
     if view.underlay.ethernet {
         at(Hook::FromUplink, view.underlay.link);
     }
-    let bridges = endpoints::bridges(view.host, own, view.underlay.link);
+    let bridges = lost::bridges(view);
     for link in endpoints::side_entrances(view.host, &bridges, device) {
         at(Hook::FromUplink, link.index);
     }

@@ -173,6 +173,7 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
         let provisional = self.follow_provisional(seen.as_ref());
         let memory = &mut self.memory;
         let own = self.own;
+        let holds = !self.own_lease.borrow().is_lost();
         let others = memory
             .leases
             .leases
@@ -204,6 +205,7 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
         let desired = desired(&View {
             network: &self.network,
             own,
+            holds,
             underlay,
             vtep_mac: self.vtep_mac,
             leases: &memory.leases,
@@ -246,6 +248,8 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
         report.peers = desired.peers.len();
         report.endpoints = desired.datapath.endpoints.len();
         report.ignored = self.ignored(&desired);
+        let former = desired.lost.iter().filter(|_| holds);
+        report.former = former.map(ToString::to_string).collect();
         // Whoever finds no room now is a stranger until the next look.
         self.memory.strangers = false;
         Ok(plan)
@@ -378,8 +382,14 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
         }
     }
 
-    /// Without forwarding no packet of a container leaves the host, or comes in.
+    /// Without forwarding no packet of a container leaves the host, or comes in. What the overlay
+    /// brings for a subnet that is somebody else's must not: with programs or without.
     fn keep_forwarding(&mut self, failures: &mut Vec<String>) {
+        let device = format!("flannel.{}", self.network.vni);
+        let holds = !self.own_lease.borrow().is_lost();
+        if let Err(error) = self.sysctls.forward_from(&device, holds) {
+            self.memory.complain(failures, error.to_string());
+        }
         match self.sysctls.enable_forwarding() {
             Ok(false) => {}
             Ok(true) => {

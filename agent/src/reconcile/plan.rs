@@ -149,6 +149,11 @@ fn plan_peers(desired: &Desired, host: &ObservedHost, link: IfIndex, ops: &mut V
         });
     }
 
+    if desired.cut_off {
+        // The routes stay, so that nothing leaves unencapsulated; the device has nowhere to send to.
+        tunnels.clear();
+    }
+
     // What is wanted and not there yet replaces what is in its place.
     let missing = routes.iter().filter(|route| !host.routes.contains(*route));
     let places: BTreeSet<_> = missing.map(place).collect();

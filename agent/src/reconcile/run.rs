@@ -13,6 +13,7 @@ use super::{
     desired::{Guard, KernelDefaults},
     leases::StoreNews,
     pass::Memory,
+    renewal::OwnLease,
     underlay::UplinkWatch,
 };
 use crate::{
@@ -50,6 +51,8 @@ pub struct Reconciler<N, D> {
     pub network: NetworkConfig,
     /// Our subnet.
     pub own: Subnet,
+    /// Whether it still is.
+    pub own_lease: watch::Receiver<OwnLease>,
     /// MAC of our device.
     pub vtep_mac: Mac,
     /// The interface that carries the underlay.
@@ -83,6 +86,8 @@ pub struct Report {
     pub endpoints: usize,
     /// Leases and records left out, with the reason.
     pub ignored: Vec<(String, String)>,
+    /// Subnets of which bridges still have addresses, and that are not ours any more.
+    pub former: Vec<String>,
     /// Programs attached.
     pub attached: usize,
     /// Programs that are not where they should be.
@@ -133,6 +138,7 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
         let mut next = Instant::now();
         let mut retry = RETRY;
         let mut rules = self.allow.rules.clone();
+        let mut own_lease = self.own_lease.clone();
         loop {
             let at = if dirty { not_before } else { next };
             let wake = tokio::select! {
@@ -142,6 +148,7 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
                 },
                 Some(_) = changes.next() => Wake::Host,
                 () = rules_changed(&mut rules) => Wake::Host,
+                Ok(()) = own_lease.changed() => Wake::Host,
                 Some(event) = conntrack.next() => Wake::Flow(event),
                 () = sleep_until(settle_at.unwrap_or(at)), if settle_at.is_some() => Wake::Settle,
                 () = sleep_until(at) => Wake::Timer,

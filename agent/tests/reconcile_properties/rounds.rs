@@ -54,6 +54,7 @@ impl Rounds {
         let desired = desired(&View {
             network: &network(),
             own,
+            holds: true,
             underlay: Underlay {
                 public_ip: OWN_ADDRESS,
                 link: index(UPLINK),

@@ -116,8 +116,9 @@ proptest! {
             };
             now = match turn {
                 Turn::Leaps(back @ ..0) => {
-                    waited = Duration::ZERO;
-                    Moment(now.0.saturating_sub(Duration::from_secs(back.unsigned_abs())))
+                    let back = Duration::from_secs(back.unsigned_abs());
+                    waited = waited.saturating_sub(back);
+                    Moment(now.0.saturating_sub(back))
                 }
                 Turn::Passes(_) | Turn::Leaps(_) => now.after(passed),
             };

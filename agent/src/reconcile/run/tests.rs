@@ -2,6 +2,7 @@
 
 mod failures;
 mod following;
+mod lost;
 mod rules;
 mod world;
 

@@ -39,6 +39,8 @@ pub(super) struct World {
     pub(super) root: TempDir,
     pub(super) rules: watch::Sender<Arc<RulesRead>>,
     pub(super) bridge: IfIndex,
+    /// What is known of our lease.
+    pub(super) held: watch::Sender<OwnLease>,
     bells: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
@@ -69,11 +71,13 @@ impl World {
         let mut allow = Allow::new(true, "told to".to_owned());
         allow.filtered = true;
         allow.rules = Some(read);
+        let (held, own_lease) = watch::channel(OwnLease::Held);
         let reconciler = Reconciler {
             netlink: host.clone(),
             datapath: Some(Arc::clone(&datapath)),
             network: NetworkConfig::parse(config).unwrap(),
             own: subnet(OWN),
+            own_lease,
             vtep_mac: mac(OWN),
             uplink: UplinkWatch {
                 uplink: choose(&host.observe().await.unwrap(), &request).unwrap(),
@@ -112,6 +116,7 @@ impl World {
             report,
             root,
             rules,
+            held,
             bells,
             task,
         }

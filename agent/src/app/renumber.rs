@@ -1,0 +1,52 @@
+//! A new subnet in place of one that somebody else has.
+
+use std::{future::pending, time::Duration};
+
+use tokio::{sync::watch, time::sleep};
+use tracing::{info, warn};
+
+use crate::{
+    cli::OnSubnetLost,
+    model::{lease::Claim, network::NetworkConfig},
+    reconcile::renewal::OwnLease,
+    store::LeaseStore,
+};
+
+const RETRY: Duration = Duration::from_secs(5);
+
+/// What is done when our subnet is lost. Only programs tell the packets of containers that still have
+/// the old addresses from others.
+pub fn policy(asked: OnSubnetLost, has_programs: bool) -> OnSubnetLost {
+    if asked == OnSubnetLost::Renumber && !has_programs {
+        warn!("--on-subnet-lost=renumber needs programs (--datapath): without them it is `stop`");
+        return OnSubnetLost::Stop;
+    }
+    asked
+}
+
+/// Waits until our subnet is somebody else's, and a new one is leased. For ever where an operator is
+/// to act.
+pub async fn renumber(
+    policy: OnSubnetLost,
+    store: &impl LeaseStore,
+    network: &NetworkConfig,
+    claim: &Claim,
+    mut own: watch::Receiver<OwnLease>,
+) {
+    if policy == OnSubnetLost::Stop {
+        return pending().await;
+    }
+    loop {
+        if own.wait_for(OwnLease::is_lost).await.is_err() {
+            return pending().await;
+        }
+        match store.claim(network, claim).await {
+            Ok(lease) => {
+                info!(subnet = %lease.subnet, "a new subnet is leased");
+                return;
+            }
+            Err(error) => warn!(%error, "no new subnet was leased: will retry"),
+        }
+        sleep(RETRY).await;
+    }
+}
