@@ -21,6 +21,8 @@ pub struct Taken {
     pub holder: Option<IpAddr>,
     /// Whether its key is one that we would write: an IPv4 subnet and nothing else.
     pub ours_by_form: bool,
+    /// Whether it has no end: an operator's reservation.
+    pub reserved: bool,
 }
 
 /// What to do to get a subnet.
@@ -48,12 +50,15 @@ pub fn choose(
     taken: &[Taken],
     rng: &mut impl Rng,
 ) -> Choice {
-    let (own, others): (Vec<_>, Vec<_>) = taken
+    let (own, mut others): (Vec<_>, Vec<_>) = taken
         .iter()
         .partition(|record| record.holder == Some(claim.attrs.public_ip));
-    let (fitting, stale): (Vec<_>, Vec<_>) = own
+    let (fitting, unfit): (Vec<_>, Vec<_>) = own
         .into_iter()
         .partition(|record| record.ours_by_form && fits(config, record.subnet));
+    // A reservation is the operator's to remove, even one that we cannot use.
+    let (reserved, stale): (Vec<_>, Vec<_>) = unfit.into_iter().partition(|record| record.reserved);
+    others.extend(reserved);
     let take = match fitting.first() {
         Some(record) => Some(Take::Own(record.key.clone())),
         None => {

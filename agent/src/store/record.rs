@@ -65,6 +65,7 @@ impl Raw {
             key,
             subnet,
             holder,
+            reserved: self.lease == 0,
         })
     }
 

@@ -37,6 +37,7 @@ fn record(subnet: &str, holder: Option<&str>) -> Taken {
         subnet: net(subnet),
         holder: holder.map(|ip| ip.parse().unwrap()),
         ours_by_form: true,
+        reserved: false,
     }
 }
 
@@ -82,6 +83,18 @@ fn our_own_that_does_not_fit_is_stale_and_blocks_nothing() {
     let choice = pick(&sixteen(), &claim(None), &both);
     assert_eq!(choice.take, own("10.3.1.0-24"));
     assert_eq!(choice.stale, ["10.4.1.0-24"]);
+}
+
+#[test]
+fn a_reservation_that_does_not_fit_stays_and_blocks_its_addresses() {
+    let mut reserved = record("10.3.8.0/22", Some(US));
+    reserved.reserved = true;
+    let choice = pick(&sixteen(), &claim(Some("10.3.9.0/24")), &[reserved]);
+    assert!(choice.stale.is_empty());
+    match choice.take {
+        Some(Take::Free(subnet)) => assert!(!subnet.overlaps(net("10.3.8.0/22"))),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
@@ -161,6 +174,7 @@ proptest! {
                 subnet: at(offset, len),
                 holder: readable.then(|| OTHER.parse().unwrap()),
                 ours_by_form: true,
+                reserved: false,
             })
             .collect();
         let free = |subnet: Subnet| !taken.iter().any(|t| t.subnet.overlaps(subnet));
