@@ -11,7 +11,7 @@ use clap::{
     error::ErrorKind, parser::ValueSource,
 };
 
-pub use self::lease::{LeaseArgs, OnSubnetLost};
+pub use self::lease::{LeaseArgs, OnSubnetLost, ReleaseArgs};
 use crate::admin::dump::What;
 
 mod lease;
@@ -41,7 +41,8 @@ pub enum Verb {
     DockerOpts(DockerOptsArgs),
     /// Measures the way to another host, where `weft bench --server` waits.
     Bench(BenchArgs),
-    /// Removes what the agent left: programs, maps, device, rules and files. The lease stays.
+    /// Removes what the agent left: programs, maps, device, rules and files. The lease stays until
+    /// its end, or goes at once with --release.
     Cleanup(CleanupArgs),
 }
 
@@ -302,9 +303,15 @@ pub struct CleanupArgs {
     /// The subnet file to remove.
     #[arg(long, default_value = "/run/flannel/subnet.env")]
     pub subnet_file: PathBuf,
+    /// The lease.
+    #[command(flatten)]
+    pub lease: ReleaseArgs,
 }
 
-/// Reads the command line and, for `weft run`, the environment.
+/// Verbs whose flags the environment fills as well.
+const FROM_ENVIRONMENT: [&str; 2] = ["run", "cleanup"];
+
+/// Reads the command line and, for `weft run` and `weft cleanup`, the environment.
 pub fn parse(
     args: impl IntoIterator<Item = OsString>,
     environment: impl Fn(&str) -> Option<String>,
@@ -313,8 +320,10 @@ pub fn parse(
     refuse_unsupported(&args)?;
     let first = Cli::command().try_get_matches_from(&args)?;
     let mut all = args;
-    if let Some(("run", given)) = first.subcommand() {
-        for (name, id) in run_flags() {
+    if let Some((verb, given)) = first.subcommand()
+        && FROM_ENVIRONMENT.contains(&verb)
+    {
+        for (name, id) in flags_of(verb) {
             if given.value_source(&id) == Some(ValueSource::CommandLine) {
                 continue;
             }
@@ -341,10 +350,10 @@ pub fn usage_code(error: &clap::Error, args: &[OsString]) -> u8 {
     }
 }
 
-/// Names and clap's ids of the flags of `weft run`.
-fn run_flags() -> Vec<(String, String)> {
+/// Names and clap's ids of the flags of a verb.
+fn flags_of(verb: &str) -> Vec<(String, String)> {
     let command = Cli::command();
-    let Some(run) = command.find_subcommand("run") else {
+    let Some(run) = command.find_subcommand(verb) else {
         return Vec::new();
     };
     run.get_arguments()

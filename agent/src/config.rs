@@ -55,6 +55,13 @@ pub struct Config {
     pub socket: PathBuf,
 }
 
+/// The endpoints of a list with commas.
+pub fn endpoints(list: &str) -> Vec<String> {
+    let each = list.split(',').map(str::trim);
+    let given = each.filter(|endpoint| !endpoint.is_empty());
+    given.map(str::to_owned).collect()
+}
+
 /// Every problem of a command line, each by its flag.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.join("\n"))]
@@ -72,13 +79,7 @@ impl TryFrom<RunArgs> for Config {
                 Err(error) => errors.push(format!("--iface-regex {text}: {error}")),
             }
         }
-        let endpoints: Vec<String> = args
-            .etcd_endpoints
-            .split(',')
-            .map(str::trim)
-            .filter(|endpoint| !endpoint.is_empty())
-            .map(str::to_owned)
-            .collect();
+        let endpoints = endpoints(&args.etcd_endpoints);
         if endpoints.is_empty() {
             errors.push("--etcd-endpoints names no endpoint".to_owned());
         }

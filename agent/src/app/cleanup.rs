@@ -5,7 +5,11 @@ use std::{fs, net::IpAddr};
 use anyhow::bail;
 use ipnet::IpNet;
 
-use super::{lock, verbs::print};
+use super::{
+    lock,
+    release::{Owner, Released, release},
+    verbs::print,
+};
 use crate::{
     cli::CleanupArgs,
     datapath::ebpf::leftovers,
@@ -34,14 +38,22 @@ pub fn cleanup(args: &CleanupArgs) -> anyhow::Result<u8> {
         .enable_all()
         .build()?;
     let mut done = Done::default();
-    runtime.block_on(remove(args, vni, &mut done))?;
+    runtime.block_on(async {
+        if args.lease.release {
+            give_back(args, vni, &mut done).await?;
+        }
+        remove(args, vni, &mut done).await
+    })?;
+    for what in &done.left {
+        print(&format!("left: {what}"))?;
+    }
     for what in &done.removed {
         print(&format!("removed {what}"))?;
     }
     for failure in &done.failures {
         print(&format!("not removed: {failure:#}"))?;
     }
-    if done.removed.is_empty() && done.failures.is_empty() {
+    if done.removed.is_empty() && done.left.is_empty() && done.failures.is_empty() {
         print(&format!("nothing of network {vni} is here"))?;
     }
     Ok(u8::from(!done.failures.is_empty()))
@@ -51,6 +63,8 @@ pub fn cleanup(args: &CleanupArgs) -> anyhow::Result<u8> {
 #[derive(Default)]
 struct Done {
     removed: Vec<String>,
+    /// What was asked for and is not ours to remove.
+    left: Vec<String>,
     failures: Vec<anyhow::Error>,
 }
 
@@ -61,6 +75,21 @@ impl Done {
             Err(error) => self.failures.push(error.context(what.to_owned())),
         }
     }
+}
+
+/// The lease first: by device and file it is known whose it is. If that fails, they stay for another
+/// try.
+async fn give_back(args: &CleanupArgs, vni: Vni, done: &mut Done) -> anyhow::Result<()> {
+    let host = Rtnetlink::new()?.observe().await?;
+    let owner = Owner::of(&host, &format!("flannel.{vni}"));
+    match release(&args.lease, &args.subnet_file, &owner).await {
+        Ok(Released::Gone(what)) => done.removed.push(what),
+        Ok(Released::Left(why)) => done.left.push(why),
+        Err(error) => {
+            return Err(error.context("the lease was not given back, and nothing was removed"));
+        }
+    }
+    Ok(())
 }
 
 async fn remove(args: &CleanupArgs, vni: Vni, done: &mut Done) -> anyhow::Result<()> {

@@ -17,6 +17,7 @@ mod firewall;
 mod ground;
 mod lock;
 mod prepare;
+mod release;
 mod renumber;
 mod report;
 mod subnet_file;
