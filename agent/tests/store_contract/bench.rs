@@ -30,6 +30,8 @@ pub trait Bench {
     /// Value and lease of a key.
     async fn get(&self, key: &str) -> Option<(String, i64)>;
     async fn delete(&self, key: &str);
+    /// Ends a lease, as its time does.
+    async fn expire(&self, lease: i64);
     async fn compact(&self);
     /// Every lease that is alive.
     async fn leases(&self) -> Vec<i64>;
@@ -63,6 +65,10 @@ impl Bench for Memory {
 
     async fn delete(&self, key: &str) {
         self.0.delete_raw(key);
+    }
+
+    async fn expire(&self, lease: i64) {
+        self.0.expire(lease);
     }
 
     async fn compact(&self) {

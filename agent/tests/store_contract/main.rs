@@ -14,7 +14,10 @@ mod claims;
 mod etcd;
 mod etcd_faults;
 mod etcd_way;
+mod history;
 mod keeping;
+mod model;
+mod race;
 mod retaking;
 mod watching;
 
