@@ -11,8 +11,10 @@ use clap::{
     error::ErrorKind, parser::ValueSource,
 };
 
+use secrecy::SecretString;
+
 pub use self::lease::{LeaseArgs, OnSubnetLost, ReleaseArgs};
-use crate::admin::dump::What;
+use crate::{admin::dump::What, reconcile::leases};
 
 mod lease;
 
@@ -64,16 +66,33 @@ pub struct RunArgs {
     /// Certificates that sign etcd's own, in PEM.
     #[arg(long)]
     pub etcd_cafile: Option<PathBuf>,
+    /// The name that etcd's certificate must have, where it is not the endpoint's.
+    #[arg(long)]
+    pub etcd_server_name: Option<String>,
     /// User in etcd.
     #[arg(long)]
     pub etcd_username: Option<String>,
-    /// Password of that user. Better in the environment: a command line can be read by others.
+    /// Password of that user. Better in the environment or in a file: others can read a command
+    /// line.
     #[arg(long)]
-    pub etcd_password: Option<String>,
+    pub etcd_password: Option<SecretString>,
+    /// A file with that password in its first line; read again when it changes.
+    #[arg(long)]
+    pub etcd_password_file: Option<PathBuf>,
     /// Give up (exit code 69) when etcd has not given what is needed to start within this many
     /// seconds; 0 waits for ever, as flanneld does.
     #[arg(long, default_value_t = 0)]
     pub etcd_wait: u64,
+    /// Seconds between two full looks at the leases, about. For tests.
+    #[arg(long, default_value_t = leases::RELIST.as_secs(), value_parser = clap::value_parser!(u64).range(1..),
+        hide = true)]
+    pub etcd_relist: u64,
+    /// Seconds after which a silent etcd is left for another, instead of the usual limits. For tests.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..), hide = true)]
+    pub etcd_patience: Option<u64>,
+    /// Seconds that peers stay when etcd loses many leases at once, or all its data.
+    #[arg(long, default_value_t = 60)]
+    pub store_loss_grace: u64,
     /// Interface of the underlay, by name or address; may be repeated, the first that fits wins.
     #[arg(long, action = ArgAction::Append)]
     pub iface: Vec<String>,

@@ -10,7 +10,7 @@ use crate::{
     },
     datapath::ebpf::AttachBy,
     reconcile::desired::Guard,
-    store::etcd::EtcdConfig,
+    store::etcd::{EtcdConfig, Tuning},
     uplink::UplinkRequest,
 };
 
@@ -19,6 +19,12 @@ use crate::{
 pub struct Config {
     /// The store.
     pub etcd: EtcdConfig,
+    /// Time limits of the store.
+    pub tuning: Tuning,
+    /// About how long between two full looks at the leases.
+    pub relist: Duration,
+    /// How long peers stay that a loss of the store's data took away.
+    pub loss_grace: Duration,
     /// How long to wait for the store at start; `None` for ever.
     pub store_wait: Option<Duration>,
     /// Which interface carries the underlay; `can_reach` is looked up at start.
@@ -86,8 +92,17 @@ impl TryFrom<RunArgs> for Config {
         if args.etcd_keyfile.is_some() != args.etcd_certfile.is_some() {
             errors.push("--etcd-keyfile and --etcd-certfile belong together".to_owned());
         }
-        if args.etcd_username.is_some() != args.etcd_password.is_some() {
-            errors.push("--etcd-username and --etcd-password belong together".to_owned());
+        let passwords = [
+            args.etcd_password.is_some(),
+            args.etcd_password_file.is_some(),
+        ];
+        if passwords == [true, true] {
+            errors.push("give --etcd-password or --etcd-password-file, not both".to_owned());
+        } else if args.etcd_username.is_some() != passwords.contains(&true) {
+            errors.push(
+                "--etcd-username and --etcd-password or --etcd-password-file belong together"
+                    .to_owned(),
+            );
         }
         if !errors.is_empty() {
             return Err(ConfigErrors(errors));
@@ -99,9 +114,16 @@ impl TryFrom<RunArgs> for Config {
                 cafile: args.etcd_cafile,
                 certfile: args.etcd_certfile,
                 keyfile: args.etcd_keyfile,
+                server_name: args.etcd_server_name,
                 username: args.etcd_username,
                 password: args.etcd_password,
+                password_file: args.etcd_password_file,
             },
+            tuning: args.etcd_patience.map_or_else(Tuning::default, |seconds| {
+                Tuning::patient(Duration::from_secs(seconds))
+            }),
+            relist: Duration::from_secs(args.etcd_relist),
+            loss_grace: Duration::from_secs(args.store_loss_grace),
             store_wait: (args.etcd_wait > 0).then(|| Duration::from_secs(args.etcd_wait)),
             uplink: UplinkRequest {
                 ifaces: args.iface,

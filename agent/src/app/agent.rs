@@ -31,7 +31,7 @@ use crate::{
     netlink::{Netlink as _, conntrack, kernel::Rtnetlink},
     outputs::subnet_env,
     reconcile::{
-        leases::{self, StoreNews},
+        leases::{self, Following, StoreNews},
         pass::Memory,
         renewal::{OwnLease, Renewal},
         run::{Reconciler, Report},
@@ -122,7 +122,7 @@ async fn serve(
     let uplink = prepare::uplink(config, &netlink).await?;
     let tuning = Tuning {
         ttl: config.lease_ttl,
-        ..Tuning::default()
+        ..config.tuning
     };
     let store = EtcdStore::with_tuning(config.etcd.clone(), tuning)
         .map(Arc::new)
@@ -198,7 +198,16 @@ async fn serve(
     let on_lost = renumber::policy(config.on_subnet_lost, datapath.is_some());
 
     let (news, heard) = mpsc::channel::<StoreNews>(NEWS);
-    tasks.spawn(leases::follow(Arc::clone(&store), news));
+    let keeper = Arc::clone(&store);
+    tasks.spawn(async move { keeper.keep_way().await });
+    let (kept, kept_peers) = watch::channel(0);
+    let following = Following {
+        own: lease.subnet,
+        relist: config.relist,
+        grace: config.loss_grace,
+        kept,
+    };
+    tasks.spawn(leases::follow(Arc::clone(&store), following, news));
     let bell = Arc::new(Notify::new());
     let (outcome, own_lease) = watch::channel(OwnLease::Held);
     let renewal = Renewal {
@@ -226,6 +235,7 @@ async fn serve(
         ground,
         SubnetFile::new(config.subnet_file.clone(), env),
         reported,
+        (store.health(), kept_peers),
         own_lease.clone(),
         rules,
     ));

@@ -53,10 +53,6 @@ pub enum Released {
 }
 
 /// Gives back the subnet that the file names, by compare-and-swap, if its record is this host's.
-#[allow(
-    clippy::needless_update,
-    reason = "what cannot be asked for here stays as it is by default"
-)]
 pub async fn release(args: &ReleaseArgs, file: &Path, owner: &Owner) -> anyhow::Result<Released> {
     let store = EtcdStore::new(EtcdConfig {
         endpoints: endpoints(&args.etcd_endpoints),
@@ -66,7 +62,8 @@ pub async fn release(args: &ReleaseArgs, file: &Path, owner: &Owner) -> anyhow::
         keyfile: args.etcd_keyfile.clone(),
         username: args.etcd_username.clone(),
         password: args.etcd_password.clone(),
-        ..EtcdConfig::default()
+        password_file: args.etcd_password_file.clone(),
+        server_name: args.etcd_server_name.clone(),
     })?;
     let previous = subnet_env::read_previous(file).with_context(|| {
         format!(

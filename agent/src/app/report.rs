@@ -13,6 +13,7 @@ use super::{
 use crate::{
     admin::status::{Component, Ignored, Status},
     reconcile::{allow::Decision, renewal::OwnLease, run::Report},
+    store::etcd::Health,
 };
 
 /// What the tasks told last.
@@ -20,6 +21,10 @@ use crate::{
 pub struct Told {
     /// The loop.
     pub report: Report,
+    /// The way to the store.
+    pub way: Health,
+    /// Peers that are kept although the store has lost them.
+    pub kept: usize,
     /// The lease.
     pub lease: OwnLease,
     /// The rules.
@@ -36,6 +41,7 @@ pub async fn tell(
     ground: Status,
     mut file: SubnetFile,
     mut report: watch::Receiver<Report>,
+    (mut way, mut kept): (watch::Receiver<Health>, watch::Receiver<usize>),
     mut lease: watch::Receiver<OwnLease>,
     mut rules: watch::Receiver<RulesState>,
 ) {
@@ -47,6 +53,8 @@ pub async fn tell(
         }
         let now = Told {
             report: report_now,
+            way: way.borrow_and_update().clone(),
+            kept: *kept.borrow_and_update(),
             lease: lease.borrow_and_update().clone(),
             rules: rules.borrow_and_update().clone(),
             subnet_file: file.state().clone(),
@@ -59,6 +67,8 @@ pub async fn tell(
         told.send_replace(status);
         let ended = tokio::select! {
             changed = report.changed() => changed.is_err(),
+            changed = way.changed() => changed.is_err(),
+            changed = kept.changed() => changed.is_err(),
             changed = lease.changed() => changed.is_err(),
             changed = rules.changed() => changed.is_err(),
         };
@@ -80,6 +90,17 @@ fn own_lease(lease: &OwnLease) -> Component {
         OwnLease::Lost(why) => Component::bad("lease", format!("subnet_lost: {why}")),
         OwnLease::Conflict(why) => Component::bad("lease", format!("public_ip_conflict: {why}")),
     }
+}
+
+fn endpoint(way: &Health) -> Component {
+    if way.left_alone.is_empty() {
+        return Component::good("endpoint", &way.endpoint);
+    }
+    let left = way.left_alone.iter().map(|(which, why)| (which, why));
+    Component::bad(
+        "endpoint",
+        format!("{}; left alone: {}", way.endpoint, listed(left)),
+    )
 }
 
 fn programs(report: &Report) -> Component {
@@ -128,6 +149,8 @@ fn listed<K: Display, V: Display>(kept: impl IntoIterator<Item = (K, V)>) -> Str
 pub fn status(ground: &Status, told: &Told) -> Status {
     let Told {
         report,
+        way,
+        kept,
         lease,
         rules,
         subnet_file,
@@ -136,6 +159,18 @@ pub fn status(ground: &Status, told: &Told) -> Status {
         match &report.store_down {
             None => Component::good("store", "answers"),
             Some(why) => Component::bad("store", why),
+        },
+        endpoint(way),
+        match &way.files {
+            None => Component::good("etcd_files", "in use as they are"),
+            Some(why) => Component::bad("etcd_files", format!("not used as they are: {why}")),
+        },
+        match kept {
+            0 => Component::good("kept_peers", "none"),
+            kept => Component::bad(
+                "kept_peers",
+                format!("{kept}: the store lost their leases all at once, they may come back"),
+            ),
         },
         own_lease(lease),
         match report.former.as_slice() {

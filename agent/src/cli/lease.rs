@@ -3,6 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
+use secrecy::SecretString;
 
 use crate::lease::ttl;
 
@@ -54,12 +55,20 @@ pub struct ReleaseArgs {
     pub etcd_username: Option<String>,
     /// Password of that user. Better in the environment: a command line can be read by others.
     #[arg(long)]
-    pub etcd_password: Option<String>,
+    pub etcd_password: Option<SecretString>,
+    /// A file with that password in its first line.
+    #[arg(long)]
+    pub etcd_password_file: Option<PathBuf>,
+    /// Name that etcd's certificate must have, where it is not the endpoint's.
+    #[arg(long)]
+    pub etcd_server_name: Option<String>,
 }
 
 #[cfg(test)]
 mod tests {
     use std::ffi::OsString;
+
+    use secrecy::ExposeSecret as _;
 
     use crate::cli::{Verb, parse};
 
@@ -75,6 +84,7 @@ mod tests {
         };
         assert!(args.lease.release);
         assert_eq!(args.lease.etcd_prefix, "/x");
-        assert_eq!(args.lease.etcd_password.as_deref(), Some("secret"));
+        let password = args.lease.etcd_password.expect("a password");
+        assert_eq!(password.expose_secret(), "secret");
     }
 }

@@ -64,6 +64,8 @@ pub struct Rejected {
 pub struct Snapshot {
     /// Where a watch must go on.
     pub revision: Revision,
+    /// Which store it came from, for stores that have a number of their own; else 0.
+    pub cluster: u64,
     /// Readable leases by subnet, our own included.
     pub leases: BTreeMap<Subnet, Lease>,
     /// Unreadable records by key.
@@ -102,6 +104,17 @@ impl LeaseAttrs {
         match &self.backend {
             Backend::Vxlan { vni: _, vtep_mac } => Some(*vtep_mac),
             Backend::Other(_) => None,
+        }
+    }
+}
+
+impl LeaseEvent {
+    /// When it happened.
+    #[must_use]
+    pub const fn at(&self) -> Revision {
+        match self {
+            Self::Put(lease) => lease.modified,
+            Self::Reject { at, .. } | Self::Gone { at, .. } => *at,
         }
     }
 }
@@ -147,7 +160,8 @@ impl Snapshot {
 }
 
 /// Whether a key is the one of that name, alone or with an IPv6 subnet beside it.
-fn names(key: &str, name: &str) -> bool {
+#[must_use]
+pub fn names(key: &str, name: &str) -> bool {
     key.strip_prefix(name)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('&'))
 }

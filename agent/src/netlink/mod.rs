@@ -12,6 +12,8 @@ pub mod clsact;
 pub mod conntrack;
 #[cfg(any(test, feature = "fakes"))]
 pub mod fake;
+#[cfg(feature = "fakes")]
+pub mod fuzzing;
 pub mod guest;
 mod host;
 pub mod kernel;

@@ -1,24 +1,30 @@
-//! Follows the store: a snapshot, then its changes, then a snapshot again whenever the changes
-//! break off, and at intervals. Runs as a task of its own, so that a slow store stalls nothing.
+//! Follows the store: a snapshot, then its changes. A watch that breaks off is taken up where it
+//! was; a snapshot is read again at intervals, and when the changes in between cannot be had. Runs
+//! as a task of its own, so that a slow store stalls nothing.
 
 use std::{sync::Arc, time::Duration};
 
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
+use rand::Rng as _;
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{Instant, sleep, timeout_at},
 };
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
+use super::loss::Ledger;
 use crate::{
-    model::lease::{LeaseEvent, Snapshot},
-    store::{LeaseStore, StoreError},
+    model::{
+        lease::{LeaseEvent, Revision, Snapshot},
+        net::Subnet,
+    },
+    store::{LeaseStore, StoreError, backoff::Backoff},
 };
 
 /// A full look now and then, whatever the watch said: insurance against lost events.
-const RELIST: Duration = Duration::from_secs(300);
-const FIRST_RETRY: Duration = Duration::from_millis(100);
-const MOST_RETRY: Duration = Duration::from_secs(5);
+pub const RELIST: Duration = Duration::from_secs(300);
+/// What should not be believed at once is read again after this long.
+const SECOND_LOOK: Duration = Duration::from_secs(1);
 /// What lived for longer than this was no attempt that failed: the next wait is a short one again.
 const LONG: Duration = Duration::from_secs(30);
 
@@ -31,76 +37,228 @@ pub enum StoreNews {
     Event(LeaseEvent),
     /// The store does not answer; what is known stays.
     Down(String),
+    /// It answers again, and what is known is what it has.
+    Back,
+}
+
+/// How the store is followed.
+#[derive(Debug)]
+pub struct Following {
+    /// Our own subnet.
+    pub own: Subnet,
+    /// About how long between two full looks.
+    pub relist: Duration,
+    /// How long peers stay that a loss of the store's data took away.
+    pub grace: Duration,
+    /// How many are kept that way.
+    pub kept: watch::Sender<usize>,
 }
 
 /// Follows until the receiver is gone.
-pub async fn follow<S: LeaseStore>(store: Arc<S>, news: mpsc::Sender<StoreNews>) {
-    let mut retry = FIRST_RETRY;
-    let mut known = false;
+pub async fn follow<S: LeaseStore>(store: Arc<S>, how: Following, news: mpsc::Sender<StoreNews>) {
+    let mut follower = Follower {
+        ledger: Ledger::new(how.own, how.grace),
+        store,
+        how,
+        news,
+        next: None,
+        due: Instant::now(),
+        down: false,
+    };
+    let mut backoff = Backoff::default();
     loop {
         let began = Instant::now();
-        let outcome = follow_once(&*store, &news, &mut known).await;
-        if news.is_closed() {
-            return;
-        }
+        let Err(ended) = follower.once().await;
         if began.elapsed() > LONG {
-            retry = FIRST_RETRY;
+            backoff.reset();
         }
-        match outcome {
-            Ok(Ended::Due) => continue,
-            Ok(Ended::Early) => debug!("watch was closed: reading all leases again"),
-            Err(StoreError::Compacted(revision)) => {
-                debug!(%revision, "watch fell behind a compaction: reading all leases again");
+        match ended {
+            Ended::Unheard => return,
+            Ended::Due => continue,
+            Ended::Early => debug!("watch was closed: opening it again"),
+            Ended::Failed(StoreError::Compacted(revision)) => {
+                debug!(%revision, "watch cannot go on: reading all leases again");
+                follower.next = None;
             }
-            Err(error) => {
-                warn!(%error, retry_ms = retry.as_millis(), "cannot follow the leases: will retry");
-                if news.send(StoreNews::Down(error.to_string())).await.is_err() {
+            Ended::Failed(error) => {
+                warn!(%error, "cannot follow the leases: will retry");
+                follower.down = true;
+                let down = StoreNews::Down(error.to_string());
+                if follower.say(down).await.is_err() {
                     return;
                 }
             }
         }
-        sleep(retry).await;
-        retry = (retry * 2).min(MOST_RETRY);
-    }
-}
-
-/// Why a new snapshot is to be read.
-enum Ended {
-    /// It is time.
-    Due,
-    /// The watch was closed.
-    Early,
-}
-
-/// One snapshot and what follows it.
-async fn follow_once<S: LeaseStore>(
-    store: &S,
-    news: &mpsc::Sender<StoreNews>,
-    known: &mut bool,
-) -> Result<Ended, StoreError> {
-    let mut snapshot = store.snapshot().await?;
-    if snapshot.leases.is_empty() && *known {
-        // No lease at all, not even ours, where there were some: look twice before believing it.
-        sleep(MOST_RETRY).await;
-        snapshot = store.snapshot().await?;
-    }
-    *known |= !snapshot.leases.is_empty();
-    let revision = snapshot.revision;
-    let mut events = store.watch(revision).await?;
-    if news.send(StoreNews::Snapshot(snapshot)).await.is_err() {
-        return Ok(Ended::Early);
-    }
-    let until = Instant::now() + RELIST;
-    loop {
-        match timeout_at(until, events.next()).await {
-            Ok(Some(event)) => {
-                if news.send(StoreNews::Event(event?)).await.is_err() {
-                    return Ok(Ended::Early);
-                }
-            }
-            Ok(None) => return Ok(Ended::Early),
-            Err(_elapsed) => return Ok(Ended::Due),
+        let pause = backoff.next(&mut rand::rng());
+        if follower.wait(pause).await.is_err() {
+            return;
         }
+    }
+}
+
+struct Follower<S> {
+    store: Arc<S>,
+    how: Following,
+    news: mpsc::Sender<StoreNews>,
+    ledger: Ledger,
+    /// The last revision that was told of; `None` when a snapshot must be read.
+    next: Option<Revision>,
+    /// When a snapshot is to be read again anyway.
+    due: Instant,
+    /// The loop believes that the store does not answer.
+    down: bool,
+}
+
+/// Why a watch is over.
+enum Ended {
+    /// A full look is due.
+    Due,
+    /// The store closed it.
+    Early,
+    /// The store, or the way to it, failed.
+    Failed(StoreError),
+    /// Nobody listens any more.
+    Unheard,
+}
+
+impl From<StoreError> for Ended {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl<S: LeaseStore> Follower<S> {
+    /// A snapshot where one is needed, and what follows it.
+    async fn once(&mut self) -> Result<std::convert::Infallible, Ended> {
+        let position = self.next.filter(|_| Instant::now() < self.due);
+        let (mut events, listed) = match position {
+            Some(position) => (self.store.watch(position).await?, None),
+            None => {
+                let listed = self.list().await?;
+                let events = self.store.watch(listed.revision).await?;
+                (events, Some(listed))
+            }
+        };
+        match listed {
+            Some(listed) => {
+                self.next = Some(listed.revision);
+                // Not all nodes of a fleet at once.
+                let spread = rand::rng().random_range(0.9..1.1);
+                self.due = Instant::now() + self.how.relist.mul_f64(spread);
+                let believed = self.ledger.listed(listed, Instant::now().into_std());
+                self.tell_kept();
+                self.down = false;
+                self.say(StoreNews::Snapshot(believed)).await?;
+            }
+            None if self.down => {
+                self.down = false;
+                self.say(StoreNews::Back).await?;
+            }
+            None => {}
+        }
+        loop {
+            let first = match timeout_at(self.until(), events.next()).await {
+                Ok(Some(first)) => first?,
+                Ok(None) => return Err(Ended::Early),
+                Err(_elapsed) => {
+                    self.end_of_grace().await?;
+                    if Instant::now() >= self.due {
+                        return Err(Ended::Due);
+                    }
+                    continue;
+                }
+            };
+            self.take(first, &mut events).await?;
+        }
+    }
+
+    /// Tells of a change and of all that came with it: what one revision changed comes together.
+    async fn take(&mut self, first: LeaseEvent, events: &mut S::Events) -> Result<(), Ended> {
+        let mut changes = vec![first];
+        let over = loop {
+            match events.next().now_or_never() {
+                Some(Some(Ok(next))) => changes.push(next),
+                Some(Some(Err(error))) => break Some(Ended::Failed(error)),
+                Some(None) => break Some(Ended::Early),
+                None => break None,
+            }
+        };
+        let last = changes.last().map(LeaseEvent::at);
+        let key_of = |subnet| self.store.key_of(subnet);
+        let told = self
+            .ledger
+            .changed(changes, key_of, Instant::now().into_std());
+        self.tell_kept();
+        for change in told {
+            self.say(StoreNews::Event(change)).await?;
+        }
+        // Not before all of it is told, and never back.
+        self.next = self.next.max(last);
+        over.map_or(Ok(()), Err)
+    }
+
+    /// A snapshot that can be believed.
+    async fn list(&self) -> Result<Snapshot, StoreError> {
+        let listed = self.store.snapshot().await?;
+        let Some(why) = self.ledger.doubt(&listed) else {
+            return Ok(listed);
+        };
+        warn!(why, revision = %listed.revision, "reading all leases a second time");
+        sleep(SECOND_LOOK).await;
+        self.store.snapshot().await
+    }
+
+    /// Waits before the next attempt, and lets go meanwhile of peers whose grace is over.
+    async fn wait(&mut self, time: Duration) -> Result<(), Ended> {
+        sleep(time).await;
+        // What the store does not say for itself is not decided without it.
+        if self.down {
+            Ok(())
+        } else {
+            self.end_of_grace().await
+        }
+    }
+
+    async fn end_of_grace(&mut self) -> Result<(), Ended> {
+        let key_of = |subnet| self.store.key_of(subnet);
+        let over = self.ledger.end(key_of, Instant::now().into_std());
+        if !over.is_empty() {
+            info!(
+                peers = over.len(),
+                "kept peers did not come back: removing them"
+            );
+        }
+        self.tell_kept();
+        for change in over {
+            self.say(StoreNews::Event(change)).await?;
+        }
+        Ok(())
+    }
+
+    fn until(&self) -> Instant {
+        let grace = self.ledger.next_end().map(Instant::from_std);
+        grace.map_or(self.due, |end| end.min(self.due))
+    }
+
+    fn tell_kept(&self) {
+        let kept = self.ledger.kept();
+        self.how.kept.send_if_modified(|told| {
+            if kept > *told {
+                warn!(
+                    peers = kept,
+                    grace_s = self.how.grace.as_secs(),
+                    "the store lost leases all at once: their peers are kept for a while"
+                );
+            }
+            let changed = *told != kept;
+            *told = kept;
+            changed
+        });
+    }
+
+    async fn say(&self, news: StoreNews) -> Result<(), Ended> {
+        let said = self.news.send(news).await;
+        said.map_err(|_nobody| Ended::Unheard)
     }
 }
 

@@ -6,6 +6,7 @@ pub mod flowkeeper;
 pub mod flows;
 pub mod hops;
 pub mod leases;
+pub mod loss;
 pub mod pass;
 pub mod plan;
 pub mod promote;

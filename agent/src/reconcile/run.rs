@@ -175,6 +175,11 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
                     report.send_modify(|report| report.store_down = Some(why));
                     continue;
                 }
+                Wake::Store(StoreNews::Back) => {
+                    store_down = None;
+                    report.send_modify(|report| report.store_down = None);
+                    continue;
+                }
                 Wake::Flow(event) => {
                     if self.datapath.is_some() {
                         self.memory.flows.heard(&event);

@@ -93,6 +93,15 @@ impl MemoryStore {
         state.history.retain(|change| change.raw.modified >= now);
     }
 
+    /// Loses everything, as a store does whose data is gone or older than what we saw: its history
+    /// begins anew. Watches end.
+    pub fn lose_all(&self, cluster: u64) {
+        *self.state() = State {
+            cluster,
+            ..State::default()
+        };
+    }
+
     /// Ends every watch, with an error or as a server does that closes the stream.
     pub fn end_watches(&self, error: impl Fn() -> Option<StoreError>) {
         for watcher in self.state().watchers.drain(..) {
@@ -163,11 +172,11 @@ impl LeaseStore for MemoryStore {
     async fn snapshot(&self) -> Result<Snapshot, StoreError> {
         let state = self.call()?;
         let records = state.records(&self.keys);
-        Ok(record::snapshot(
-            &self.keys,
-            &records,
-            Revision(state.revision),
-        ))
+        let revision = Revision(state.revision);
+        Ok(Snapshot {
+            cluster: state.cluster,
+            ..record::snapshot(&self.keys, &records, revision)
+        })
     }
 
     async fn watch(&self, after: Revision) -> Result<Self::Events, StoreError> {

@@ -10,6 +10,7 @@ use crate::model::{
     network::NetworkConfig,
 };
 
+pub mod backoff;
 pub mod etcd;
 #[cfg(any(test, feature = "fakes"))]
 pub mod memory;

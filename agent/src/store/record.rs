@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// A key and its value as the store has them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Raw {
     /// The key.
     pub key: Vec<u8>,
@@ -186,6 +186,7 @@ pub fn snapshot(keys: &Keys, records: &[Raw], revision: Revision) -> Snapshot {
         revision,
         leases,
         rejected,
+        ..Snapshot::default()
     }
 }
 

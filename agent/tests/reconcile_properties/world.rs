@@ -139,7 +139,7 @@ pub fn snapshot(nodes: &[Node]) -> Snapshot {
     Snapshot {
         revision: Revision(100),
         leases,
-        rejected: BTreeMap::new(),
+        ..Snapshot::default()
     }
 }
 

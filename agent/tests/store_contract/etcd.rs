@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     net::TcpListener,
+    path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -20,7 +21,12 @@ use weft::store::etcd::{EtcdConfig, EtcdStore, Tuning};
 
 use crate::bench::{Bench, DEADLINE, PREFIX};
 
+/// The server, unless `WEFT_ETCD` names another.
 const PROGRAM: &str = "/usr/bin/etcd";
+
+fn program() -> PathBuf {
+    std::env::var_os("WEFT_ETCD").map_or_else(|| PROGRAM.into(), PathBuf::from)
+}
 
 /// The server; it ends with the value, also when the test fails.
 pub struct Etcd {
@@ -43,7 +49,7 @@ impl Etcd {
                 return etcd;
             }
         }
-        panic!("{PROGRAM} did not start, five times");
+        panic!("{} did not start, five times", program().display());
     }
 
     async fn try_start(args: &[String], scheme: &str) -> Option<Self> {
@@ -52,7 +58,7 @@ impl Etcd {
         let endpoint = format!("{scheme}://127.0.0.1:{port}");
         let peer = format!("http://127.0.0.1:{peer_port}");
         let log = File::create(dir.path().join("log")).unwrap();
-        let child = Command::new(PROGRAM)
+        let child = Command::new(program())
             .arg("--data-dir")
             .arg(dir.path().join("data"))
             .args([
@@ -77,7 +83,8 @@ impl Etcd {
         let child = match child {
             Ok(child) => child,
             Err(error) => panic!(
-                "the store contract needs a real etcd: {PROGRAM} cannot be run ({error}); install Debian's etcd-server"
+                "the store contract needs a real etcd: {} cannot be run ({error}); `cargo xtask setup` installs what is needed",
+                program().display()
             ),
         };
         let mut etcd = Self {

@@ -2,11 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use etcd_client::Permission;
 use futures::StreamExt;
 use weft::store::{
     LeaseStore, StoreError,
-    etcd::{EtcdConfig, EtcdStore, Tuning},
+    etcd::{EtcdStore, Tuning},
 };
 
 use crate::{
@@ -88,16 +87,25 @@ async fn a_frozen_server_is_left_for_the_next() {
     second.put(&format!("{PREFIX}/config"), CONFIG, false).await;
     let node = store(&[&first.endpoint, &second.endpoint]);
     node.snapshot().await.unwrap();
+    let health = node.health();
+    assert_eq!(health.borrow().left_alone, []);
     first.freeze();
     let began = Instant::now();
     node.network().await.unwrap();
     assert!(began.elapsed() < Duration::from_millis(3_500));
-    let began = Instant::now();
-    node.network().await.unwrap();
-    assert!(
-        began.elapsed() < Duration::from_millis(1_500),
-        "it stays with the second"
-    );
+    {
+        let health = health.borrow();
+        assert_eq!(health.endpoint, second.endpoint);
+        let frozen = (first.endpoint.clone(), "it does not answer".to_owned());
+        assert_eq!(health.left_alone, [frozen]);
+    }
+    // It stays with the second, and a failure of that one does not lead back at once: the next
+    // call finds the second again, because the first is in quarantine.
+    for _ in 0..20 {
+        let began = Instant::now();
+        node.network().await.unwrap();
+        assert!(began.elapsed() < Duration::from_millis(1_500));
+    }
 }
 
 #[tokio::test]
@@ -204,58 +212,4 @@ async fn sixty_nodes_start_at_once_and_ten_find_nothing() {
     }
     assert_eq!(taken.len(), 50);
     assert_eq!(etcd.leases().await.len(), 50);
-}
-
-#[tokio::test]
-async fn authentication_and_roles_are_told_apart_from_absence() {
-    let etcd = Etcd::start().await;
-    let mut client = etcd.client().await;
-    for (user, password, role) in [("root", "r", "root"), ("weft", "secret", "weft")] {
-        client.user_add(user, password, None).await.unwrap();
-        client.role_add(role).await.unwrap();
-        client.user_grant_role(user, role).await.unwrap();
-    }
-    let config_key = format!("{PREFIX}/config");
-    client.put(config_key.as_str(), CONFIG, None).await.unwrap();
-    client
-        .role_grant_permission("weft", Permission::read(config_key))
-        .await
-        .unwrap();
-    client.auth_enable().await.unwrap();
-
-    let anonymous = etcd.node().snapshot().await.unwrap_err();
-    assert!(
-        matches!(anonymous, StoreError::Refused { .. }),
-        "{anonymous}"
-    );
-    let user = |password: &str| EtcdConfig {
-        username: Some("weft".to_owned()),
-        password: Some(password.to_owned()),
-        ..etcd.config()
-    };
-    let error = EtcdStore::new(user("wrong"))
-        .unwrap()
-        .snapshot()
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(&error, StoreError::Refused { why } if why.contains("--etcd-password")),
-        "{error}"
-    );
-    let node = EtcdStore::new(user("secret")).unwrap();
-    node.network().await.unwrap();
-    let error = node.snapshot().await.unwrap_err();
-    assert!(
-        matches!(&error, StoreError::Refused { why } if why.contains("grant-permission")),
-        "{error}"
-    );
-    let error = node
-        .watch(weft::model::lease::Revision(1))
-        .await
-        .err()
-        .unwrap();
-    assert!(
-        matches!(&error, StoreError::Refused { why } if why.contains("grant-permission")),
-        "{error}"
-    );
 }

@@ -1,8 +1,6 @@
-//! What can be wrong on the way to a healthy server: answers that do not come back, and TLS.
+//! What can be wrong on the way to a healthy server: answers that do not come back.
 
 use std::{
-    path::Path,
-    process::{Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -15,10 +13,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
 };
-use weft::store::{
-    LeaseStore, StoreError,
-    etcd::{EtcdConfig, EtcdStore},
-};
+use weft::store::{LeaseStore, StoreError, etcd::EtcdStore};
 
 use crate::{
     bench::{Bench, CONFIG, claim, config, key, soon, subnet, value},
@@ -127,83 +122,4 @@ async fn a_watch_whose_answers_are_lost_ends() {
     let mut events = node.watch(start).await.unwrap();
     let event = soon("an event", futures::StreamExt::next(&mut events)).await;
     assert!(event.unwrap().is_ok());
-}
-
-#[tokio::test]
-async fn tls_works_and_its_errors_say_what_is_missing() {
-    let dir = tempfile::tempdir().unwrap();
-    make_certificates(dir.path());
-    let file = |name: &str| dir.path().join(name);
-    let flag = |name: &str, path: &str| [name.to_owned(), file(path).display().to_string()];
-    let args = [
-        flag("--cert-file", "server.pem"),
-        flag("--key-file", "server.key"),
-        flag("--trusted-ca-file", "ca.pem"),
-        [
-            "--client-cert-auth".to_owned(),
-            "--log-outputs=stderr".to_owned(),
-        ],
-    ];
-    let etcd = Etcd::start_with(&args.concat(), "https").await;
-    let no_ca = etcd.config();
-    let no_cert = EtcdConfig {
-        cafile: Some(file("ca.pem")),
-        ..etcd.config()
-    };
-    let all = EtcdConfig {
-        certfile: Some(file("client.pem")),
-        keyfile: Some(file("client.key")),
-        ..no_cert.clone()
-    };
-    let plain = etcd::config(&[&etcd.endpoint.replace("https", "http")]);
-    let node = EtcdStore::new(all).unwrap();
-    let lease = node.claim(&config(CONFIG), &claim(1)).await.unwrap();
-    node.renew(&lease).await.unwrap();
-    for (config, remedy) in [
-        (no_ca, "--etcd-cafile"),
-        (no_cert, "--etcd-certfile"),
-        (plain, "https://"),
-    ] {
-        let error = EtcdStore::new(config)
-            .unwrap()
-            .snapshot()
-            .await
-            .unwrap_err();
-        assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
-        assert!(error.to_string().contains(remedy), "{error}");
-    }
-}
-
-/// A CA, and a server's and a client's certificate that it signed.
-fn make_certificates(dir: &Path) {
-    std::fs::write(dir.join("san"), "subjectAltName=IP:127.0.0.1\n").unwrap();
-    let ca = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=ca -keyout ca.key -out ca.pem";
-    openssl(dir, ca);
-    for name in ["server", "client"] {
-        openssl(
-            dir,
-            &format!(
-                "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN={name} -keyout {name}.key -out {name}.csr"
-            ),
-        );
-        openssl(
-            dir,
-            &format!(
-                "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile san -out {name}.pem"
-            ),
-        );
-    }
-}
-
-fn openssl(dir: &Path, args: &str) {
-    let status = Command::new("openssl")
-        .args(args.split(' '))
-        .current_dir(dir)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    match status {
-        Ok(status) => assert!(status.success(), "openssl {args}: {status}"),
-        Err(error) => panic!("the TLS test needs the openssl program: {error}"),
-    }
 }

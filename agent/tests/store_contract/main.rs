@@ -1,6 +1,6 @@
 //! One contract for every lease store, held to a real etcd and to the store in memory.
 //!
-//! Needs `/usr/bin/etcd`; run with `cargo test -p weft --features fakes --test store_contract`.
+//! Needs `/usr/bin/etcd`, or another that `WEFT_ETCD` names; run with `cargo test -p weft --features fakes --test store_contract`.
 
 #![expect(
     clippy::unwrap_used,
@@ -10,9 +10,12 @@
 )]
 
 mod bench;
+mod certificates;
 mod claims;
 mod etcd;
 mod etcd_faults;
+mod etcd_tls;
+mod etcd_users;
 mod etcd_way;
 mod history;
 mod keeping;

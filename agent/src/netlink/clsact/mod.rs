@@ -243,3 +243,12 @@ fn is_gone(error: &io::Error) -> bool {
     let code = error.raw_os_error();
     code.is_some_and(|code| [libc::ENOENT, libc::EINVAL, libc::ENODEV].contains(&code))
 }
+/// Any bytes as a row.
+#[cfg(feature = "fakes")]
+pub fn read_any(row: &[u8]) {
+    for side in Side::ALL {
+        let _ = read(row, side);
+    }
+    drop(hook_of(row));
+    let _ = wire::number_of(row);
+}

@@ -269,3 +269,15 @@ fn failed(call: &str, source: io::Error) -> NetlinkError {
     };
     NetlinkError { call, source }
 }
+/// Any bytes as a datagram.
+#[cfg(feature = "fakes")]
+pub fn read_any(datagram: &[u8]) {
+    for message in messages(datagram) {
+        if let netlink_packet_core::NetlinkPayload::InnerMessage(message) = &message.payload
+            && let Some(tracked) = read(message)
+        {
+            drop(tuple_parts(tracked.protocol, &tracked.original));
+        }
+    }
+    ended(datagram).for_each(drop);
+}

@@ -3,18 +3,21 @@
 use tokio::{task::JoinHandle, time::timeout};
 
 use super::*;
-use crate::{
-    model::lease::Revision,
-    store::{etcd::keys::Keys, memory::MemoryStore},
+use crate::store::{
+    backoff::{FIRST, MOST},
+    etcd::keys::Keys,
+    memory::MemoryStore,
 };
 
 const PREFIX: &str = "/x";
 const VALUE: &[u8] = br#"{"PublicIP":"192.0.2.2","PublicIPv6":null}"#;
+const GRACE: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(3600);
 
 struct Follower {
     store: MemoryStore,
     news: mpsc::Receiver<StoreNews>,
+    kept: watch::Receiver<usize>,
     task: JoinHandle<()>,
 }
 
@@ -22,11 +25,24 @@ impl Follower {
     fn new(names: &[&str]) -> Self {
         let store = MemoryStore::new(PREFIX);
         for name in names {
-            store.put_raw(&key(name), VALUE, 0);
+            put(&store, name);
         }
         let (sender, news) = mpsc::channel(8);
-        let task = tokio::spawn(follow(Arc::new(store.clone()), sender));
-        Self { store, news, task }
+        let (kept, told) = watch::channel(0);
+        let own: ipnet::IpNet = "10.3.1.0/24".parse().unwrap();
+        let how = Following {
+            own: own.try_into().unwrap(),
+            relist: RELIST,
+            grace: GRACE,
+            kept,
+        };
+        let task = tokio::spawn(follow(Arc::new(store.clone()), how, sender));
+        Self {
+            store,
+            news,
+            kept: told,
+            task,
+        }
     }
 
     async fn next(&mut self) -> StoreNews {
@@ -63,6 +79,13 @@ impl Follower {
     }
 }
 
+/// Each node has an address of its own, by the third part of its subnet.
+fn put(store: &MemoryStore, name: &str) {
+    let node = name.split('.').nth(2).unwrap_or("2");
+    let value = format!(r#"{{"PublicIP":"192.0.2.{node}","PublicIPv6":null}}"#);
+    store.put_raw(&key(name), value.as_bytes(), 0);
+}
+
 fn key(name: &str) -> String {
     format!("{}{name}", Keys::new(PREFIX).leases())
 }
@@ -97,28 +120,103 @@ async fn after_a_compaction_all_is_read_again_without_alarm() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_broken_watch_goes_on_where_it_was() {
+    for error in [|| None, || Some(unavailable())] {
+        let mut follower = Follower::new(&["10.3.1.0-24"]);
+        assert_eq!(follower.snapshot().await, 1);
+        put(&follower.store, "10.3.2.0-24");
+        assert!(matches!(follower.event().await, LeaseEvent::Put(_)));
+        follower.store.end_watches(error);
+        put(&follower.store, "10.3.3.0-24");
+        follower.store.delete_raw(&key("10.3.2.0-24"));
+        if error().is_some() {
+            assert!(matches!(follower.next().await, StoreNews::Down(_)));
+            assert!(matches!(follower.next().await, StoreNews::Back));
+        }
+        // No snapshot, and nothing twice.
+        assert!(matches!(follower.event().await, LeaseEvent::Put(_)));
+        assert!(matches!(follower.event().await, LeaseEvent::Gone { .. }));
+        put(&follower.store, "10.3.4.0-24");
+        assert!(matches!(follower.event().await, LeaseEvent::Put(_)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_compacted_meanwhile_is_read_again() {
+    let mut follower = Follower::new(&["10.3.1.0-24"]);
+    assert_eq!(follower.snapshot().await, 1);
+    follower.store.end_watches(|| None);
+    put(&follower.store, "10.3.2.0-24");
+    put(&follower.store, "10.3.3.0-24");
+    follower.store.compact();
+    assert_eq!(follower.snapshot().await, 3);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_store_that_does_not_answer_is_asked_less_and_less() {
     let mut follower = Follower::new(&["10.3.1.0-24"]);
     assert_eq!(follower.snapshot().await, 1);
-    follower.silent(7);
+    follower.silent(40);
     follower.store.end_watches(|| Some(unavailable()));
     let mut waits = Vec::new();
-    for _ in 0..8 {
+    for _ in 0..41 {
         let told = follower.next().await;
         assert!(matches!(told, StoreNews::Down(_)), "{told:?}");
         waits.push(Instant::now());
     }
-    assert_eq!(follower.snapshot().await, 1);
-    waits.push(Instant::now());
-    let waits: Vec<u128> = waits
-        .windows(2)
-        .map(|pair| (pair[1] - pair[0]).as_millis())
-        .collect();
-    for (got, want) in waits
-        .iter()
-        .zip([100, 200, 400, 800, 1600, 3200, 5000, 5000])
-    {
-        assert!(got.abs_diff(want) <= 5, "{waits:?}");
+    assert!(matches!(follower.next().await, StoreNews::Back));
+    let waits: Vec<_> = waits.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    for (n, wait) in waits.iter().enumerate() {
+        let most = (FIRST * (1 << n.min(10))).min(MOST);
+        assert!(*wait <= most + Duration::from_millis(5), "{waits:?}");
+    }
+    // Thirty waits of two and a half seconds on average.
+    let all: Duration = waits.iter().sum();
+    assert!(all > Duration::from_secs(30), "{all:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listing_that_loses_much_is_read_twice() {
+    let mut follower = Follower::new(&["10.3.1.0-24", "10.3.2.0-24"]);
+    assert_eq!(follower.snapshot().await, 2);
+    // Gone, and back before the second look: nothing was ever lost.
+    follower.store.lose_all(0);
+    follower.store.end_watches(|| None);
+    sleep(SECOND_LOOK / 2).await;
+    put(&follower.store, "10.3.1.0-24");
+    put(&follower.store, "10.3.2.0-24");
+    assert_eq!(follower.snapshot().await, 2);
+    assert_eq!(*follower.kept.borrow(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn peers_outlive_a_loss_of_the_stores_data() {
+    for cluster in [0, 9] {
+        let mut follower = Follower::new(&["10.3.1.0-24", "10.3.2.0-24", "10.3.3.0-24"]);
+        assert_eq!(follower.snapshot().await, 3);
+        follower.store.lose_all(cluster);
+        follower.store.end_watches(|| None);
+        let lost = Instant::now();
+        // Ours is not among them: it is to be written again.
+        assert_eq!(follower.snapshot().await, 2);
+        assert!(
+            lost.elapsed() < Duration::from_secs(2),
+            "{:?}",
+            lost.elapsed()
+        );
+        assert_eq!(*follower.kept.borrow(), 2);
+        put(&follower.store, "10.3.1.0-24");
+        put(&follower.store, "10.3.2.0-24");
+        for _ in 0..2 {
+            assert!(matches!(follower.event().await, LeaseEvent::Put(_)));
+        }
+        assert_eq!(*follower.kept.borrow(), 1);
+        let LeaseEvent::Gone { key: gone, .. } = follower.event().await else {
+            panic!("the one that did not come back goes");
+        };
+        assert_eq!(gone, key("10.3.3.0-24"));
+        assert!(lost.elapsed() >= GRACE, "{:?}", lost.elapsed());
+        assert_eq!(*follower.kept.borrow(), 0);
     }
 }
 
@@ -128,18 +226,19 @@ async fn an_empty_answer_after_a_full_one_is_read_twice() {
     assert_eq!(follower.snapshot().await, 1);
 
     // The key is back before the second look: nothing was ever lost.
-    follower.store.end_watches(|| None);
+    follower.compacted();
     follower.store.delete_raw(&key("10.3.1.0-24"));
-    tokio::time::advance(Duration::from_secs(1)).await;
-    follower.store.put_raw(&key("10.3.1.0-24"), VALUE, 0);
+    follower.store.compact();
+    sleep(SECOND_LOOK / 2).await;
+    put(&follower.store, "10.3.1.0-24");
     assert_eq!(follower.snapshot().await, 1);
 
     // It stays away: believed, but not at once.
-    follower.store.end_watches(|| None);
+    follower.compacted();
     follower.store.delete_raw(&key("10.3.1.0-24"));
     let gone = Instant::now();
     assert_eq!(follower.snapshot().await, 0);
-    assert!(gone.elapsed() >= MOST_RETRY, "{:?}", gone.elapsed());
+    assert!(gone.elapsed() >= SECOND_LOOK, "{:?}", gone.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
@@ -147,39 +246,45 @@ async fn an_empty_store_is_believed_at_once_at_the_start() {
     let began = Instant::now();
     let mut follower = Follower::new(&[]);
     assert_eq!(follower.snapshot().await, 0);
-    assert!(began.elapsed() < FIRST_RETRY);
+    assert!(began.elapsed() < FIRST);
 }
 
 #[tokio::test(start_paused = true)]
 async fn all_is_read_again_at_intervals() {
     let mut follower = Follower::new(&["10.3.1.0-24"]);
     assert_eq!(follower.snapshot().await, 1);
-    let began = Instant::now();
-    assert_eq!(follower.snapshot().await, 1);
-    assert!(began.elapsed().abs_diff(RELIST) <= Duration::from_millis(5));
+    let mut waits = Vec::new();
+    for _ in 0..10 {
+        let began = Instant::now();
+        assert_eq!(follower.snapshot().await, 1);
+        waits.push(began.elapsed());
+    }
+    let slack = Duration::from_millis(5);
+    for wait in &waits {
+        assert!(wait.abs_diff(RELIST) <= RELIST / 10 + slack, "{waits:?}");
+    }
+    assert!(waits.iter().max() > waits.iter().min(), "no jitter");
 }
 
 /// A proxy that closes every watch must not make each node read all leases in a loop.
 #[tokio::test(start_paused = true)]
 async fn a_watch_that_ends_at_once_is_opened_less_and_less() {
-    for error in [|| None, || Some(StoreError::Compacted(Revision(1)))] {
-        let mut follower = Follower::new(&["10.3.1.0-24"]);
-        let began = Instant::now();
-        let mut reads = 0;
-        while began.elapsed() < Duration::from_secs(60) && reads < 1000 {
-            assert_eq!(follower.snapshot().await, 1);
-            reads += 1;
-            follower.store.end_watches(error);
-        }
-        assert!(reads <= 20, "{reads} reads in a minute");
-        // One that lives for a while makes it quick again.
+    let mut follower = Follower::new(&["10.3.1.0-24"]);
+    let mut reads = 0;
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(60) && reads < 1000 {
         assert_eq!(follower.snapshot().await, 1);
-        tokio::time::sleep(Duration::from_secs(60)).await;
-        follower.store.end_watches(error);
-        let broken = Instant::now();
-        assert_eq!(follower.snapshot().await, 1);
-        assert!(broken.elapsed() <= FIRST_RETRY, "{:?}", broken.elapsed());
+        reads += 1;
+        follower.compacted();
     }
+    assert!(reads <= 60, "{reads} reads in a minute");
+    // One that lives for a while makes it quick again.
+    assert_eq!(follower.snapshot().await, 1);
+    sleep(Duration::from_secs(60)).await;
+    follower.compacted();
+    let broken = Instant::now();
+    assert_eq!(follower.snapshot().await, 1);
+    assert!(broken.elapsed() <= FIRST, "{:?}", broken.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use etcd_client::{Compare, CompareOp, PutOptions, Txn, TxnOp};
 use rand::Rng;
 
-use super::{ATTEMPTS, EtcdStore, Listing, codec, link::Failure};
+use super::{ATTEMPTS, EtcdStore, Listing, codec, failure::Failure};
 use crate::{
     lease::allocate::{self, Take, Taken},
     model::{

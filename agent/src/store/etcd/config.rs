@@ -1,31 +1,15 @@
 //! How etcd is reached: endpoints, files, time limits.
 
-use std::{fmt, fs, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use etcd_client::{Certificate, ConnectOptions, Identity, TlsOptions};
+use secrecy::{ExposeSecret as _, SecretString};
 
+use super::credentials::Loaded;
 use crate::lease;
 
-/// How a server refuses our certificate, or that we have none.
-const REFUSED: [&str; 4] = [
-    "BadCertificate",
-    "CertificateRequired",
-    "CertificateExpired",
-    "UnknownCA",
-];
-
-/// How the same refusal, or a server that expected TLS, may look as well; which of them it is
-/// depends on who notices first.
-const CLOSED: [&str; 5] = [
-    "connection closed",
-    "operation was canceled",
-    "broken pipe",
-    "onnection reset",
-    "FRAME_SIZE_ERROR",
-];
-
 /// Where etcd is and who we are to it, as the command line says.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct EtcdConfig {
     /// Addresses of members, `http://host:port` or `https://host:port`.
     pub endpoints: Vec<String>,
@@ -37,10 +21,14 @@ pub struct EtcdConfig {
     pub certfile: Option<PathBuf>,
     /// The key of our certificate.
     pub keyfile: Option<PathBuf>,
+    /// The name that the server's certificate must have, where it is not the endpoint's.
+    pub server_name: Option<String>,
     /// Our user name.
     pub username: Option<String>,
     /// Our password.
-    pub password: Option<String>,
+    pub password: Option<SecretString>,
+    /// A file that holds our password in its first line.
+    pub password_file: Option<PathBuf>,
 }
 
 /// Time limits. Tests shorten them; nothing else should need to.
@@ -55,6 +43,8 @@ pub struct Tuning {
     /// How long a watch may be silent before the server is asked for a sign of life, and how
     /// long the server then has to give one.
     pub silence: Duration,
+    /// How often HTTP/2 asks for a sign of life, and how long the answer may take.
+    pub keep_alive: Duration,
 }
 
 impl Default for Tuning {
@@ -64,6 +54,21 @@ impl Default for Tuning {
             call: Duration::from_secs(2),
             total: Duration::from_secs(3),
             silence: Duration::from_secs(15),
+            keep_alive: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Tuning {
+    /// Notices a silent server after `patience`, in calls, in watches and on the connection.
+    #[must_use]
+    pub fn patient(patience: Duration) -> Self {
+        Self {
+            call: patience,
+            total: patience * 3,
+            silence: patience * 3,
+            keep_alive: patience,
+            ..Self::default()
         }
     }
 }
@@ -121,74 +126,47 @@ impl EtcdConfig {
                     .to_owned(),
             );
         }
-        if self.password.is_some() && self.username.is_none() {
+        let password = self.password.is_some() || self.password_file.is_some();
+        if password && self.username.is_none() {
             return Err("a password is given without a user: use --etcd-username".to_owned());
+        }
+        if self.server_name.is_some() && !encrypted {
+            return Err(
+                "a server name is given and no endpoint is encrypted: write https://, or leave --etcd-server-name out"
+                    .to_owned(),
+            );
         }
         Ok(())
     }
 
-    /// Options for one connection. Files are read anew each time, so that a replaced certificate
-    /// is used from the next connection on.
+    /// Options for one connection.
     pub(super) fn options(
         &self,
         endpoint: &str,
+        loaded: &Loaded,
         tuning: &Tuning,
-    ) -> Result<ConnectOptions, String> {
-        let interval = Duration::from_secs(5);
+    ) -> ConnectOptions {
         let mut options = ConnectOptions::new()
             .with_timeout(tuning.call)
             .with_connect_timeout(tuning.call / 2)
             // Without it a frozen server is never noticed by a watch.
-            .with_keep_alive(interval, interval)
+            .with_keep_alive(tuning.keep_alive, tuning.keep_alive)
             .with_keep_alive_while_idle(true)
             // A member that was cut off from the others must not answer from its old state.
             .with_require_leader(true)
             .with_auto_token_refresh(true);
         if let Some(user) = &self.username {
-            options = options.with_user(user, self.password.as_deref().unwrap_or_default());
+            let password = loaded.password.as_ref();
+            let password = password.map(|password| password.expose_secret());
+            options = options.with_user(user, password.unwrap_or_default());
         }
         if endpoint.starts_with("https://") {
-            options = options.with_tls(self.tls()?);
+            options = options.with_tls(self.tls(loaded));
         }
-        Ok(options)
+        options
     }
 
-    /// What a person needs to know to make sense of an error.
-    pub(super) fn hint(&self, why: &str) -> &'static str {
-        if why.contains("UnknownIssuer") {
-            "; the server's certificate is signed by none we know: give its CA with --etcd-cafile"
-        } else if why.contains("not valid for") {
-            "; the server's certificate does not name this host: it needs a subject alternative name"
-        } else if REFUSED.iter().any(|sign| why.contains(sign)) {
-            self.guess()
-        } else {
-            ""
-        }
-    }
-
-    /// The same for a connection that never worked, where a server that hangs up most likely
-    /// wanted something else of us.
-    pub(super) fn first_hint(&self, why: &str) -> &'static str {
-        match self.hint(why) {
-            "" if CLOSED.iter().any(|sign| why.contains(sign)) => self.guess(),
-            "" if why.contains("onnection refused") => {
-                "; nobody listens there: start etcd, or say where it is with --etcd-endpoints"
-            }
-            hint => hint,
-        }
-    }
-
-    fn guess(&self) -> &'static str {
-        if !self.is_encrypted() {
-            "; the server may expect TLS: write https:// and give --etcd-cafile"
-        } else if self.certfile.is_none() {
-            "; the server may require a client certificate: give --etcd-certfile and --etcd-keyfile"
-        } else {
-            "; the server may not accept our certificate: check --etcd-certfile and its dates"
-        }
-    }
-
-    fn is_encrypted(&self) -> bool {
+    pub(super) fn is_encrypted(&self) -> bool {
         self.endpoints.iter().any(|e| e.starts_with("https://"))
     }
 
@@ -196,43 +174,20 @@ impl EtcdConfig {
         self.cafile.is_some() || self.certfile.is_some() || self.keyfile.is_some()
     }
 
-    fn tls(&self) -> Result<TlsOptions, String> {
-        let read = |path: &PathBuf| {
-            fs::read(path).map_err(|e| format!("`{}` cannot be read: {e}", path.display()))
-        };
+    fn tls(&self, loaded: &Loaded) -> TlsOptions {
         let mut tls = TlsOptions::new();
-        tls = match &self.cafile {
+        tls = match &loaded.ca {
             // The given CA is the only one, as in Go.
-            Some(path) => tls.ca_certificate(Certificate::from_pem(read(path)?)),
+            Some(ca) => tls.ca_certificate(Certificate::from_pem(ca)),
             None => tls.with_enabled_roots(),
         };
-        if let (Some(cert), Some(key)) = (&self.certfile, &self.keyfile) {
-            tls = tls.identity(Identity::from_pem(read(cert)?, read(key)?));
+        if let Some((cert, key)) = &loaded.identity {
+            tls = tls.identity(Identity::from_pem(cert, key.expose_secret()));
         }
-        Ok(tls)
-    }
-}
-
-impl fmt::Debug for EtcdConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            endpoints,
-            prefix,
-            cafile,
-            certfile,
-            keyfile,
-            username,
-            password,
-        } = self;
-        f.debug_struct("EtcdConfig")
-            .field("endpoints", endpoints)
-            .field("prefix", prefix)
-            .field("cafile", cafile)
-            .field("certfile", certfile)
-            .field("keyfile", keyfile)
-            .field("username", username)
-            .field("password", &password.as_ref().map(|_| "..."))
-            .finish()
+        if let Some(name) = &self.server_name {
+            tls = tls.domain_name(name);
+        }
+        tls
     }
 }
 

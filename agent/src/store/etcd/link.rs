@@ -4,65 +4,69 @@
 //! Here one endpoint is active until it fails, and then the next one is.
 
 use std::{
-    error::Error as _,
     future::Future,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use etcd_client::{Client, Error};
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
 
 use super::{
     config::{EtcdConfig, Tuning},
+    credentials::{Credentials, Loaded},
+    failure::{Failure, Kind, explain, kind},
+    health::Health,
     keys::Keys,
+    rotation::{Fault, Rotation},
 };
 use crate::store::StoreError;
-
-/// Codes of gRPC that are told apart.
-mod code {
-    pub(super) const INVALID_ARGUMENT: i32 = 3;
-    pub(super) const NOT_FOUND: i32 = 5;
-    pub(super) const PERMISSION_DENIED: i32 = 7;
-    pub(super) const FAILED_PRECONDITION: i32 = 9;
-    pub(super) const UNAUTHENTICATED: i32 = 16;
-}
 
 /// The way to the store.
 pub(super) struct Link {
     config: EtcdConfig,
     keys: Keys,
     tuning: Tuning,
+    credentials: Credentials,
     active: Mutex<Active>,
+    /// Which cluster the last listing came from.
+    cluster: AtomicU64,
+    health: watch::Sender<Health>,
 }
 
-/// How a call failed.
-#[derive(Debug)]
-pub(super) enum Failure {
-    /// No answer, or none that counts. A write may have happened.
-    Unavailable(String),
-    /// The store will not.
-    Refused(String),
-    /// The store knows no such lease.
-    LeaseGone,
-}
-
-#[derive(Default)]
 struct Active {
-    /// Counts up; the endpoint is this number modulo how many there are.
-    turn: usize,
+    rotation: Rotation,
     client: Option<Client>,
+    /// Which state of the files the client was made with.
+    generation: u64,
     /// Some endpoint has answered before.
     answered: bool,
 }
 
 impl Link {
     pub(super) fn new(config: EtcdConfig, keys: Keys, tuning: Tuning) -> Arc<Self> {
-        Arc::new(Self {
+        let active = Active {
+            rotation: Rotation::new(config.endpoints.len()),
+            client: None,
+            generation: 0,
+            answered: false,
+        };
+        let link = Self {
+            credentials: Credentials::new(&config),
             config,
             keys,
             tuning,
-            active: Mutex::default(),
-        })
+            active: Mutex::new(active),
+            cluster: AtomicU64::new(0),
+            health: watch::Sender::default(),
+        };
+        link.publish();
+        Arc::new(link)
     }
 
     pub(super) const fn tuning(&self) -> &Tuning {
@@ -99,69 +103,162 @@ impl Link {
         self.attempt(&f, Instant::now() + self.tuning.total).await
     }
 
+    /// A token that has become worthless is replaced, once.
     async fn attempt<T, F, Fut>(&self, f: &F, deadline: Instant) -> Result<T, Failure>
     where
         F: Fn(Client) -> Fut,
         Fut: Future<Output = Result<T, Error>>,
     {
-        let turn = self.turn();
         let deadline = deadline.min(Instant::now() + self.tuning.call);
+        match self.try_once(f, deadline).await {
+            Err(Failure::Token(why)) => {
+                tracing::debug!(why, "etcd: asking for a new token");
+                self.renew();
+                match self.try_once(f, deadline).await {
+                    Err(Failure::Token(why)) => Err(self.unknown_user(&why)),
+                    other => other,
+                }
+            }
+            other => other,
+        }
+    }
+
+    async fn try_once<T, F, Fut>(&self, f: &F, deadline: Instant) -> Result<T, Failure>
+    where
+        F: Fn(Client) -> Fut,
+        Fut: Future<Output = Result<T, Error>>,
+    {
+        let loaded = self.look_at_files().map_err(Failure::Refused)?;
+        let (turn, endpoint) = self.turn_and_endpoint();
         let answer = timeout_at(deadline, async {
-            let client = self.client(turn).await?;
+            let client = self.client(turn, endpoint, &loaded).await?;
             f(client).await.map_err(|error| self.judge(&error))
         })
         .await
-        .unwrap_or_else(|_elapsed| Err(Failure::Unavailable("it does not answer".to_owned())));
+        .unwrap_or(Err(Failure::Silent));
         match answer {
+            Err(Failure::Silent) => {
+                let why = "it does not answer";
+                self.leave(turn, Fault::Silent, why);
+                Err(Failure::Unavailable(format!("{endpoint}: {why}")))
+            }
             Err(Failure::Unavailable(why)) => {
-                self.rotate(turn);
-                Err(Failure::Unavailable(format!(
-                    "{}: {why}",
-                    self.endpoint(turn)
-                )))
+                self.leave(turn, Fault::Useless, &why);
+                Err(Failure::Unavailable(format!("{endpoint}: {why}")))
             }
             Ok(answer) => {
-                self.active().answered = true;
+                self.answered(turn);
                 Ok(answer)
             }
-            Err(other @ (Failure::Refused(_) | Failure::LeaseGone)) => Err(other),
+            Err(other @ (Failure::Refused(_) | Failure::LeaseGone | Failure::Token(_))) => {
+                Err(other)
+            }
         }
     }
 
-    /// Which turn it is, to be handed to [`Self::rotate`] when it goes wrong.
+    /// Which turn it is, to be handed to [`Self::leave`] when it goes wrong.
     pub(super) fn turn(&self) -> usize {
-        self.active().turn
+        self.active().rotation.turn()
     }
 
     /// Leaves an endpoint for the next one, unless somebody else has done so already.
-    pub(super) fn rotate(&self, turn: usize) {
-        let mut active = self.active();
-        if active.turn == turn {
-            active.turn = turn.wrapping_add(1);
+    pub(super) fn leave(&self, turn: usize, fault: Fault, why: &str) {
+        {
+            let mut active = self.active();
+            if active.rotation.turn() != turn {
+                return;
+            }
+            let now = Instant::now().into_std();
+            let rng = &mut rand::rng();
+            active.rotation.leave(turn, fault, why, now, rng);
             active.client = None;
         }
+        self.publish();
+    }
+
+    /// The next call makes a connection of its own, to the same endpoint.
+    pub(super) fn renew(&self) {
+        let mut active = self.active();
+        active.rotation.renew();
+        active.client = None;
+    }
+
+    fn answered(&self, turn: usize) {
+        {
+            let mut active = self.active();
+            active.answered = true;
+            active.rotation.answered(turn);
+        }
+        self.publish();
+    }
+
+    /// What certificates and password are now. New ones are used from the next call on.
+    pub(super) fn look_at_files(&self) -> Result<Arc<Loaded>, String> {
+        let loaded = self.credentials.look()?;
+        let mut active = self.active();
+        if active.generation != loaded.generation {
+            tracing::info!("etcd: files have changed, connecting with the new ones");
+            active.generation = loaded.generation;
+            active.rotation.renew();
+            active.client = None;
+        }
+        Ok(loaded)
+    }
+
+    /// Notes which cluster has been listed.
+    pub(super) fn listed(&self, cluster: u64) {
+        self.cluster.store(cluster, Ordering::Relaxed);
+    }
+
+    /// Which cluster the last listing came from; 0 before the first.
+    pub(super) fn cluster(&self) -> u64 {
+        self.cluster.load(Ordering::Relaxed)
+    }
+
+    /// How the way is, and every change of it.
+    pub(super) fn health(&self) -> watch::Receiver<Health> {
+        self.health.subscribe()
+    }
+
+    /// Tells how the way is now.
+    pub(super) fn publish(&self) {
+        let now = {
+            let active = self.active();
+            let left = active.rotation.left_alone(Instant::now().into_std());
+            let name = |index: usize| self.endpoint(index).to_owned();
+            Health {
+                endpoint: name(active.rotation.at()),
+                left_alone: left
+                    .map(|(index, _, why)| (name(index), why.to_owned()))
+                    .collect(),
+                files: self.credentials.wrong(),
+            }
+        };
+        self.health.send_if_modified(|health| {
+            let changed = *health != now;
+            *health = now;
+            changed
+        });
     }
 
     /// What an error of the client means to us.
     pub(super) fn judge(&self, error: &Error) -> Failure {
         let why = explain(error);
-        match error {
-            Error::GRpcStatus(status) => match i32::from(status.code()) {
-                code::NOT_FOUND => Failure::LeaseGone,
-                // A learner serves no calls yet, and another member does.
-                _ if why.contains("learner") => Failure::Unavailable(why),
-                code::PERMISSION_DENIED => self.denied(&why),
-                code::UNAUTHENTICATED | code::INVALID_ARGUMENT | code::FAILED_PRECONDITION => {
-                    Failure::Refused(format!(
-                        "{why}; check --etcd-username and --etcd-password against the server's authentication"
-                    ))
-                }
-                _ => self.unavailable(&why),
-            },
-            Error::LeaseKeepAliveError(text) if text == "lease not found" => Failure::LeaseGone,
-            Error::InvalidArgs(_) | Error::InvalidUri(_) => Failure::Refused(why),
-            _ => self.unavailable(&why),
+        match kind(error, &why) {
+            Kind::LeaseGone => Failure::LeaseGone,
+            Kind::Silent => Failure::Silent,
+            Kind::Token => Failure::Token(why),
+            Kind::Denied => self.denied(&why),
+            Kind::User => self.unknown_user(&why),
+            Kind::Refused => Failure::Refused(why),
+            Kind::Unavailable => self.unavailable(&why),
         }
+    }
+
+    fn unknown_user(&self, why: &str) -> Failure {
+        Failure::Refused(format!(
+            "{why}; check --etcd-username and --etcd-password or --etcd-password-file against the server's authentication"
+        ))
     }
 
     /// A call, or a watch, that our role does not cover.
@@ -180,36 +277,48 @@ impl Link {
                 endpoints: self.config.endpoints.join(","),
                 why,
             },
-            Failure::Refused(why) => StoreError::Refused { why },
+            Failure::Silent => self.error(Failure::Unavailable("it does not answer".to_owned())),
+            Failure::Refused(why) | Failure::Token(why) => StoreError::Refused { why },
             Failure::LeaseGone => StoreError::Refused {
                 why: "it knows no such lease".to_owned(),
             },
         }
     }
 
-    async fn client(&self, turn: usize) -> Result<Client, Failure> {
+    async fn client(
+        &self,
+        turn: usize,
+        endpoint: &str,
+        loaded: &Loaded,
+    ) -> Result<Client, Failure> {
         let known = {
             let active = self.active();
-            active.client.clone().filter(|_| active.turn == turn)
+            let ours = active.rotation.turn() == turn;
+            active.client.clone().filter(|_| ours)
         };
         if let Some(client) = known {
             return Ok(client);
         }
-        let endpoint = self.endpoint(turn);
-        let options = self.config.options(endpoint, &self.tuning);
-        let options = options.map_err(Failure::Refused)?;
+        let options = self.config.options(endpoint, loaded, &self.tuning);
         let client = Client::connect([endpoint], Some(options)).await;
         let client = client.map_err(|error| self.judge(&error))?;
         let mut active = self.active();
-        if active.turn == turn {
+        if active.rotation.turn() == turn {
             active.client = Some(client.clone());
         }
         Ok(client)
     }
 
-    fn endpoint(&self, turn: usize) -> &str {
+    fn turn_and_endpoint(&self) -> (usize, &str) {
+        let (turn, at) = {
+            let active = self.active();
+            (active.rotation.turn(), active.rotation.at())
+        };
+        (turn, self.endpoint(at))
+    }
+
+    fn endpoint(&self, index: usize) -> &str {
         let endpoints = &self.config.endpoints;
-        let index = turn.checked_rem(endpoints.len()).unwrap_or_default();
         endpoints.get(index).map_or("", String::as_str)
     }
 
@@ -226,22 +335,4 @@ impl Link {
         // Nothing in a critical section can leave the value half changed.
         self.active.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The error with its causes: tonic's own text for most of them is only "transport error".
-fn explain(error: &Error) -> String {
-    let (mut text, mut cause) = match error {
-        Error::GRpcStatus(status) => (status.message().to_owned(), status.source()),
-        Error::TransportError(inner) => (inner.to_string(), inner.source()),
-        other => (other.to_string(), None),
-    };
-    while let Some(inner) = cause {
-        let more = inner.to_string();
-        if !text.contains(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        cause = inner.source();
-    }
-    text
 }

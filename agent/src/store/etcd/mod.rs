@@ -3,23 +3,27 @@
 mod claim;
 pub mod codec;
 mod config;
+mod credentials;
+mod failure;
+#[cfg(feature = "fakes")]
+pub mod fuzzing;
+mod health;
 pub mod keys;
 mod link;
 mod retake;
+mod rotation;
 mod watch;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, Txn, TxnOp};
 
 pub use self::{
     config::{EtcdConfig, Tuning},
+    health::Health,
     watch::Events,
 };
-use self::{
-    keys::Keys,
-    link::{Failure, Link},
-};
+use self::{failure::Failure, keys::Keys, link::Link};
 use crate::{
     model::{
         lease::{Claim, Lease, Revision, Snapshot},
@@ -34,6 +38,8 @@ use crate::{
 
 /// The longest answer that is read: every lease of the largest network takes about half of it.
 const MAX_ANSWER: usize = 64 << 20;
+/// Time between two looks at the files of certificates and password.
+const LOOK_AT_FILES: Duration = Duration::from_secs(1);
 /// How often a write is tried again when others write at the same time.
 const ATTEMPTS: u32 = 16;
 
@@ -47,6 +53,7 @@ pub struct EtcdStore {
 struct Listing {
     records: Vec<Raw>,
     revision: i64,
+    cluster: u64,
 }
 
 impl EtcdStore {
@@ -62,6 +69,23 @@ impl EtcdStore {
         let keys = Keys::new(&config.prefix);
         let link = Link::new(config, keys.clone(), tuning);
         Ok(Self { keys, link })
+    }
+
+    /// How the way to the store is, and every change of it.
+    #[must_use]
+    pub fn health(&self) -> tokio::sync::watch::Receiver<Health> {
+        self.link.health()
+    }
+
+    /// Looks every second whether certificates or the password have changed, and tells how the
+    /// way is. Runs until it is dropped.
+    pub async fn keep_way(&self) {
+        loop {
+            tokio::time::sleep(LOOK_AT_FILES).await;
+            // What is wrong is told by the next call where nothing was read before.
+            drop(self.link.look_at_files());
+            self.link.publish();
+        }
     }
 
     async fn get(&self, key: &str) -> Result<Option<Raw>, StoreError> {
@@ -81,11 +105,13 @@ impl EtcdStore {
                 .await
         });
         let got = got.await.map_err(|failure| self.link.error(failure))?;
+        let header = got.header();
+        let cluster = header.map_or(0, etcd_client::ResponseHeader::cluster_id);
+        self.link.listed(cluster);
         Ok(Listing {
             records: got.kvs().iter().map(raw).collect(),
-            revision: got
-                .header()
-                .map_or(0, etcd_client::ResponseHeader::revision),
+            revision: header.map_or(0, etcd_client::ResponseHeader::revision),
+            cluster,
         })
     }
 
@@ -141,7 +167,10 @@ impl LeaseStore for EtcdStore {
     async fn snapshot(&self) -> Result<Snapshot, StoreError> {
         let list = self.list().await?;
         let revision = Revision(list.revision);
-        Ok(record::snapshot(&self.keys, &list.records, revision))
+        Ok(Snapshot {
+            cluster: list.cluster,
+            ..record::snapshot(&self.keys, &list.records, revision)
+        })
     }
 
     async fn watch(&self, after: Revision) -> Result<Events, StoreError> {
@@ -177,7 +206,10 @@ impl LeaseStore for EtcdStore {
                 subnet,
                 why: "it was not renewed in time".to_owned(),
             },
-            other @ (Failure::Unavailable(_) | Failure::Refused(_)) => self.link.error(other),
+            other @ (Failure::Unavailable(_)
+            | Failure::Silent
+            | Failure::Token(_)
+            | Failure::Refused(_)) => self.link.error(other),
         })
     }
 

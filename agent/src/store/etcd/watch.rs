@@ -2,15 +2,17 @@
 
 use std::{collections::VecDeque, pin::Pin, sync::Arc};
 
-use etcd_client::{Event, WatchOptions, WatchResponse, WatchStream};
+use etcd_client::{Event, GetOptions, WatchOptions, WatchResponse, WatchStream};
 use futures::{Stream, stream};
 use tokio::time::timeout;
 
 use super::{
     MAX_ANSWER,
+    failure::{Failure, is_stale},
     keys::Keys,
-    link::{Failure, Link},
+    link::Link,
     raw,
+    rotation::Fault,
 };
 use crate::{
     model::lease::{LeaseEvent, Revision},
@@ -40,6 +42,7 @@ pub(super) async fn open(
     after: Revision,
 ) -> Result<Events, StoreError> {
     let prefix = &keys.leases();
+    ask_first(link, prefix, after).await?;
     let opened = link.call(|client| async move {
         let options = WatchOptions::new()
             .with_prefix()
@@ -81,6 +84,29 @@ pub(super) async fn open(
     })))
 }
 
+/// One small call before the watch. A watch is opened with whatever token there is, and it is only
+/// told afterwards that this one has run out; a call gets a new one. And what is to be followed
+/// must still be there: the same store, and not thrown back.
+async fn ask_first(link: &Arc<Link>, prefix: &str, after: Revision) -> Result<(), StoreError> {
+    let asked = link.call(|client| async move {
+        let one = GetOptions::new()
+            .with_prefix()
+            .with_limit(1)
+            .with_keys_only();
+        client.kv_client().get(prefix, Some(one)).await
+    });
+    let asked = asked.await.map_err(|failure| link.error(failure))?;
+    let Some(header) = asked.header() else {
+        return Ok(());
+    };
+    let (listed, now) = (link.cluster(), Revision(header.revision()));
+    let other = listed != 0 && header.cluster_id() != listed;
+    if other || now < after {
+        return Err(StoreError::Compacted(now));
+    }
+    Ok(())
+}
+
 impl Watch {
     async fn next(&mut self) -> Option<Result<LeaseEvent, StoreError>> {
         loop {
@@ -101,9 +127,13 @@ impl Watch {
                 Ok(Ok(None)) => return None,
                 Ok(Err(error)) => match self.link.judge(&error) {
                     Failure::Unavailable(why) => self.failed(&why),
+                    Failure::Token(why) => self.without_token(&why),
+                    Failure::Silent => self.leave(Fault::Silent, "it does not answer"),
                     other @ (Failure::Refused(_) | Failure::LeaseGone) => self.link.error(other),
                 },
-                Err(_elapsed) if self.asked => self.failed("the watch shows no sign of life"),
+                Err(_elapsed) if self.asked => {
+                    self.leave(Fault::Silent, "the watch shows no sign of life")
+                }
                 Err(_elapsed) => {
                     self.asked = true;
                     match self.stream.request_progress().await {
@@ -127,6 +157,8 @@ impl Watch {
             let why = response.cancel_reason();
             return Err(if why.to_ascii_lowercase().contains("permission") {
                 self.link.error(self.link.denied(why))
+            } else if is_stale(why) {
+                self.without_token(why)
             } else {
                 self.failed(&format!("the watch was cancelled: {why}"))
             });
@@ -139,7 +171,17 @@ impl Watch {
 
     /// Gives the endpoint up for the next one: whatever ails the watch may ail calls too.
     fn failed(&self, why: &str) -> StoreError {
-        self.link.rotate(self.turn);
+        self.leave(Fault::Useless, why)
+    }
+
+    fn leave(&self, fault: Fault, why: &str) -> StoreError {
+        self.link.leave(self.turn, fault, why);
+        self.link.error(Failure::Unavailable(why.to_owned()))
+    }
+
+    /// The endpoint is as good as before: the next call asks it for a new token.
+    fn without_token(&self, why: &str) -> StoreError {
+        self.link.renew();
         self.link.error(Failure::Unavailable(why.to_owned()))
     }
 }

@@ -12,6 +12,7 @@ use crate::{
 #[derive(Default)]
 pub(super) struct State {
     pub(super) revision: i64,
+    pub(super) cluster: u64,
     pub(super) compacted: i64,
     pub(super) records: BTreeMap<Vec<u8>, Raw>,
     pub(super) history: Vec<Change>,

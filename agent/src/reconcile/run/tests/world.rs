@@ -137,7 +137,7 @@ impl World {
         self.say(StoreNews::Snapshot(Snapshot {
             revision: Revision(1),
             leases,
-            rejected: BTreeMap::new(),
+            ..Snapshot::default()
         }))
         .await;
     }

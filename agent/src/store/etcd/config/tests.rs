@@ -27,6 +27,14 @@ fn what_cannot_work_is_refused_with_the_remedy() {
         password: Some("secret".into()),
         ..config("https://127.0.0.1:2379")
     };
+    let no_user_for_file = EtcdConfig {
+        password_file: Some("/password".into()),
+        ..config("https://127.0.0.1:2379")
+    };
+    let name_without_tls = EtcdConfig {
+        server_name: Some("etcd".into()),
+        ..config("http://127.0.0.1:2379")
+    };
     for (config, remedy) in [
         (EtcdConfig::default(), "--etcd-endpoints"),
         (config(" "), "--etcd-endpoints"),
@@ -35,6 +43,8 @@ fn what_cannot_work_is_refused_with_the_remedy() {
         (mixed, "write https:// for all"),
         (no_key, "--etcd-keyfile"),
         (no_user, "--etcd-username"),
+        (no_user_for_file, "--etcd-username"),
+        (name_without_tls, "--etcd-server-name"),
     ] {
         let why = config.completed().unwrap_err();
         assert!(why.contains(remedy), "{why}");
@@ -58,18 +68,8 @@ fn a_missing_scheme_is_the_one_that_the_files_mean() {
 #[test]
 fn the_password_is_not_printed() {
     let config = EtcdConfig {
-        password: Some("hunter2".to_owned()),
+        password: Some("hunter2".into()),
         ..config("http://127.0.0.1:2379")
     };
     assert!(!format!("{config:?} {config:#?}").contains("hunter2"));
-}
-
-#[test]
-fn a_missing_file_is_named() {
-    let config = EtcdConfig {
-        cafile: Some("/nowhere/ca.pem".into()),
-        ..config("https://127.0.0.1:2379")
-    };
-    let why = config.options("https://127.0.0.1:2379", &Tuning::default());
-    assert!(why.unwrap_err().contains("/nowhere/ca.pem"));
 }

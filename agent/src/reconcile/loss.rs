@@ -1,0 +1,243 @@
+//! Whether the store has lost its data, and which peers are kept all the same. Pure: the clock is
+//! passed in.
+//!
+//! Leases that end one by one are nodes that are gone. Leases that are all gone at once, with our
+//! own, or because the store is another one or was thrown back, are a loss of data: those nodes
+//! still run and write their leases again. Until they have had time to, their peers stay.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use crate::model::{
+    lease::{Lease, LeaseEvent, Revision, Snapshot, names},
+    net::Subnet,
+};
+
+/// So many peers that are gone at once may be chance; more, and most of all, are not.
+const FEW: usize = 1;
+
+/// What has been told of the leases, and what is kept although the store has it no more.
+#[derive(Debug)]
+pub struct Ledger {
+    own: Subnet,
+    grace: Duration,
+    /// What the loop believes, kept leases included.
+    believed: BTreeMap<Subnet, Lease>,
+    /// Leases that are kept, and until when.
+    kept: BTreeMap<Subnet, Instant>,
+    cluster: u64,
+    seen: Option<Revision>,
+}
+
+impl Ledger {
+    /// Nothing is known yet.
+    #[must_use]
+    pub const fn new(own: Subnet, grace: Duration) -> Self {
+        Self {
+            own,
+            grace,
+            believed: BTreeMap::new(),
+            kept: BTreeMap::new(),
+            cluster: 0,
+            seen: None,
+        }
+    }
+
+    /// Why a listing should not be believed before it has been read twice.
+    #[must_use]
+    pub fn doubt(&self, listed: &Snapshot) -> Option<&'static str> {
+        let seen = self.seen?;
+        let missing = self.missing(listed).count();
+        let alive = self.believed.len().saturating_sub(self.kept.len());
+        if self.cluster != listed.cluster {
+            Some("the store is another one")
+        } else if listed.revision < seen {
+            Some("the store has been thrown back")
+        } else if alive > 0 && listed.leases.is_empty() {
+            Some("the store has no lease any more")
+        } else if self.believed.contains_key(&self.own) && !listed.leases.contains_key(&self.own) {
+            Some("the store has lost our own lease")
+        } else if missing > FEW && missing * 2 > alive {
+            Some("the store has lost most leases")
+        } else {
+            None
+        }
+    }
+
+    /// Takes a listing in, and answers with what is to be believed: what it says, and what is kept.
+    pub fn listed(&mut self, mut listed: Snapshot, now: Instant) -> Snapshot {
+        if self.doubt(&listed).is_some() {
+            let until = now + self.grace;
+            let lost: Vec<Subnet> = self.missing(&listed).collect();
+            for subnet in lost {
+                self.kept.insert(subnet, until);
+            }
+        }
+        self.kept.retain(|_, until| *until > now);
+        let contradicted = |lease: &Lease| {
+            let mut there = listed.leases.values();
+            there.any(|there| contradicts(there, lease))
+        };
+        let kept: Vec<Lease> = self
+            .kept
+            .keys()
+            .filter_map(|subnet| self.believed.get(subnet))
+            .filter(|lease| !contradicted(lease))
+            .cloned()
+            .collect();
+        self.kept
+            .retain(|subnet, _| kept.iter().any(|lease| lease.subnet == *subnet));
+        listed
+            .leases
+            .extend(kept.into_iter().map(|lease| (lease.subnet, lease)));
+        self.believed.clone_from(&listed.leases);
+        self.cluster = listed.cluster;
+        self.seen = Some(listed.revision);
+        listed
+    }
+
+    /// Takes changes in, in their order, and answers with those to be told. Changes of one
+    /// revision must come together.
+    pub fn changed(
+        &mut self,
+        changes: Vec<LeaseEvent>,
+        key_of: impl Fn(Subnet) -> String,
+        now: Instant,
+    ) -> Vec<LeaseEvent> {
+        let mut told = Vec::with_capacity(changes.len());
+        for batch in changes.chunk_by(|one, next| one.at() == next.at()) {
+            let lost = self.lost_at_once(batch);
+            for change in batch {
+                self.change(change, &lost, &key_of, now, &mut told);
+            }
+        }
+        told
+    }
+
+    /// When the first kept lease's time is over.
+    #[must_use]
+    pub fn next_end(&self) -> Option<Instant> {
+        self.kept.values().min().copied()
+    }
+
+    /// Lets go of what was kept long enough.
+    pub fn end(&mut self, key_of: impl Fn(Subnet) -> String, now: Instant) -> Vec<LeaseEvent> {
+        let over = self.kept.iter().filter(|(_, until)| **until <= now);
+        let over: Vec<Subnet> = over.map(|(subnet, _)| *subnet).collect();
+        over.into_iter()
+            .filter_map(|subnet| self.let_go(subnet, &key_of))
+            .collect()
+    }
+
+    /// How many leases are kept.
+    #[must_use]
+    pub fn kept(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// Peers that were believed and are not listed.
+    fn missing<'a>(&'a self, listed: &'a Snapshot) -> impl Iterator<Item = Subnet> + 'a {
+        self.believed.keys().copied().filter(|subnet| {
+            *subnet != self.own
+                && !self.kept.contains_key(subnet)
+                && !listed.leases.contains_key(subnet)
+        })
+    }
+
+    /// The peers that one revision took away, if it took more than one node away.
+    fn lost_at_once(&self, batch: &[LeaseEvent]) -> BTreeSet<Subnet> {
+        let mut lost = BTreeMap::new();
+        let mut back = BTreeSet::new();
+        for change in batch {
+            match change {
+                LeaseEvent::Put(lease) => _ = back.insert(lease.attrs.public_ip),
+                LeaseEvent::Gone {
+                    subnet: Some(subnet),
+                    ..
+                } => {
+                    if let Some(lease) = self.believed.get(subnet) {
+                        lost.insert(*subnet, lease.attrs.public_ip);
+                    }
+                }
+                LeaseEvent::Gone { subnet: None, .. } | LeaseEvent::Reject { .. } => {}
+            }
+        }
+        // A node that replaces its own record takes the old one away.
+        lost.retain(|_, address| !back.contains(address));
+        let nodes: BTreeSet<IpAddr> = lost.values().copied().collect();
+        if nodes.len() <= FEW {
+            return BTreeSet::new();
+        }
+        lost.into_keys()
+            .filter(|subnet| *subnet != self.own)
+            .collect()
+    }
+
+    fn change(
+        &mut self,
+        change: &LeaseEvent,
+        lost: &BTreeSet<Subnet>,
+        key_of: &impl Fn(Subnet) -> String,
+        now: Instant,
+        told: &mut Vec<LeaseEvent>,
+    ) {
+        self.seen = self.seen.max(Some(change.at()));
+        match change {
+            LeaseEvent::Gone {
+                key,
+                subnet: Some(subnet),
+                ..
+            } if names(key, &key_of(*subnet)) => {
+                if lost.contains(subnet) && self.believed.contains_key(subnet) {
+                    self.kept.insert(*subnet, now + self.grace);
+                    return;
+                }
+                self.kept.remove(subnet);
+                self.believed.remove(subnet);
+            }
+            LeaseEvent::Put(lease) => {
+                self.kept.remove(&lease.subnet);
+                let old = self.kept.keys().filter_map(|kept| self.believed.get(kept));
+                let old: Vec<Subnet> = old
+                    .filter(|kept| contradicts(lease, kept))
+                    .map(|kept| kept.subnet)
+                    .collect();
+                for subnet in old {
+                    told.extend(self.let_go(subnet, key_of));
+                }
+                self.believed.insert(lease.subnet, lease.clone());
+            }
+            LeaseEvent::Reject { key, rejected, .. } => {
+                let named = |subnet: &Subnet| names(key, &key_of(*subnet));
+                if let Some(subnet) = rejected.subnet.filter(named) {
+                    self.kept.remove(&subnet);
+                    self.believed.remove(&subnet);
+                }
+            }
+            LeaseEvent::Gone { .. } => {}
+        }
+        told.push(change.clone());
+    }
+
+    fn let_go(&mut self, subnet: Subnet, key_of: &impl Fn(Subnet) -> String) -> Option<LeaseEvent> {
+        self.kept.remove(&subnet)?;
+        self.believed.remove(&subnet);
+        Some(LeaseEvent::Gone {
+            key: key_of(subnet),
+            subnet: Some(subnet),
+            at: self.seen.unwrap_or_default(),
+        })
+    }
+}
+
+/// Whether a lease that is there says that a kept one is over: its addresses are taken, or its
+/// node is back with others.
+fn contradicts(there: &Lease, kept: &Lease) -> bool {
+    there.subnet.overlaps(kept.subnet) || there.attrs.public_ip == kept.attrs.public_ip
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,12 @@
+//! How the way to the store is, for status.
+
+/// Which endpoint is in use, and what is wrong on the way.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// The endpoint in use.
+    pub endpoint: String,
+    /// Endpoints that are left alone for a while, and why.
+    pub left_alone: Vec<(String, String)>,
+    /// Why certificates or a password are not used as their files are now.
+    pub files: Option<String>,
+}

@@ -1,0 +1,247 @@
+//! Which of the endpoints is in use, and which are left alone for a while. Pure.
+
+use std::time::{Duration, Instant};
+
+use rand::Rng;
+
+use crate::store::backoff::Backoff;
+
+/// How long a member that takes connections and answers nothing is left alone: each call that
+/// meets it costs its full time limit.
+pub const QUARANTINE: Duration = Duration::from_secs(30);
+
+/// How a member failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It did not answer in time.
+    Silent,
+    /// It answered, or its host did, and that was no use: refused, reset, no leader, a learner.
+    Useless,
+}
+
+/// One endpoint stays in use until it fails.
+#[derive(Clone, Debug)]
+pub struct Rotation {
+    members: Vec<Member>,
+    /// The one in use.
+    at: usize,
+    /// Counts the changes, so that two who saw one failure make one change.
+    turn: usize,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Member {
+    backoff: Backoff,
+    out: Option<Out>,
+}
+
+#[derive(Clone, Debug)]
+struct Out {
+    until: Instant,
+    why: String,
+}
+
+impl Rotation {
+    /// All members are as good; the first one is used.
+    #[must_use]
+    pub fn new(members: usize) -> Self {
+        Self {
+            members: vec![Member::default(); members],
+            at: 0,
+            turn: 0,
+        }
+    }
+
+    /// The member in use.
+    #[must_use]
+    pub const fn at(&self) -> usize {
+        self.at
+    }
+
+    /// To be handed back with what came of it.
+    #[must_use]
+    pub const fn turn(&self) -> usize {
+        self.turn
+    }
+
+    /// The member of that turn answered.
+    pub fn answered(&mut self, turn: usize) {
+        if turn == self.turn
+            && let Some(member) = self.members.get_mut(self.at)
+        {
+            member.backoff.reset();
+            member.out = None;
+        }
+    }
+
+    /// The member of that turn failed: the next one's turn, unless somebody else has said so.
+    pub fn leave(
+        &mut self,
+        turn: usize,
+        fault: Fault,
+        why: &str,
+        now: Instant,
+        rng: &mut impl Rng,
+    ) {
+        if turn != self.turn {
+            return;
+        }
+        if let Some(member) = self.members.get_mut(self.at) {
+            let out = match fault {
+                Fault::Silent => QUARANTINE,
+                Fault::Useless => member.backoff.next(rng),
+            };
+            member.out = Some(Out {
+                until: now + out,
+                why: why.to_owned(),
+            });
+        }
+        self.turn = turn.wrapping_add(1);
+        self.at = self.next(now);
+    }
+
+    /// The connection is to be made anew, to the same member.
+    pub const fn renew(&mut self) {
+        self.turn = self.turn.wrapping_add(1);
+    }
+
+    /// Members that are left alone: which, for how long still, and why.
+    pub fn left_alone(&self, now: Instant) -> impl Iterator<Item = (usize, Duration, &str)> {
+        let members = self.members.iter().enumerate();
+        members.filter_map(move |(index, member)| {
+            let out = member.out.as_ref().filter(|out| out.until > now)?;
+            let left = out.until.saturating_duration_since(now);
+            Some((index, left, out.why.as_str()))
+        })
+    }
+
+    /// The next member around that is not left alone. Where all are, simply the next: one that
+    /// may answer is better than none.
+    fn next(&self, now: Instant) -> usize {
+        let around = || (1..=self.members.len()).map(|step| self.around(step));
+        let usable = |index: &usize| {
+            let member = self.members.get(*index);
+            member.is_some_and(|member| member.out.as_ref().is_none_or(|out| out.until <= now))
+        };
+        around().find(usable).unwrap_or_else(|| self.around(1))
+    }
+
+    fn around(&self, step: usize) -> usize {
+        (self.at + step)
+            .checked_rem(self.members.len())
+            .unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rand::{SeedableRng, rngs::StdRng};
+
+    use super::*;
+    use crate::store::backoff::MOST;
+
+    struct World {
+        rotation: Rotation,
+        now: Instant,
+        rng: StdRng,
+    }
+
+    impl World {
+        fn new(members: usize) -> Self {
+            Self {
+                rotation: Rotation::new(members),
+                now: Instant::now(),
+                rng: StdRng::seed_from_u64(1),
+            }
+        }
+
+        fn fail(&mut self, fault: Fault) -> usize {
+            let turn = self.rotation.turn();
+            self.rotation
+                .leave(turn, fault, "told to", self.now, &mut self.rng);
+            self.rotation.at()
+        }
+
+        fn alone(&self) -> Vec<usize> {
+            self.rotation.left_alone(self.now).map(|it| it.0).collect()
+        }
+    }
+
+    #[test]
+    fn a_frozen_member_is_left_alone_for_its_time_and_the_next_one_stays() {
+        let mut world = World::new(3);
+        assert_eq!(world.fail(Fault::Silent), 1);
+        assert_eq!(world.alone(), [0]);
+        world.rotation.answered(world.rotation.turn());
+        world.now += QUARANTINE / 2;
+        assert_eq!(world.fail(Fault::Useless), 2);
+        world.now += MOST;
+        // The second one failed later, and is free again sooner.
+        assert_eq!(world.fail(Fault::Useless), 1);
+        world.now += QUARANTINE;
+        assert_eq!(world.alone(), [] as [usize; 0]);
+        assert_eq!(world.rotation.at(), 1, "it stays where it is");
+    }
+
+    #[test]
+    fn where_all_fail_all_are_tried() {
+        let mut world = World::new(3);
+        let tried: Vec<usize> = (0..6).map(|_| world.fail(Fault::Silent)).collect();
+        assert_eq!(tried, [1, 2, 0, 1, 2, 0]);
+        assert_eq!(world.alone(), [0, 1, 2]);
+        let mut alone = World::new(1);
+        assert_eq!(alone.fail(Fault::Silent), 0);
+    }
+
+    #[test]
+    fn one_failure_that_two_saw_is_one_change() {
+        let mut world = World::new(3);
+        let turn = world.rotation.turn();
+        for _ in 0..2 {
+            world
+                .rotation
+                .leave(turn, Fault::Silent, "told to", world.now, &mut world.rng);
+        }
+        assert_eq!(world.rotation.at(), 1);
+        // Nor does an answer that was under way when the turn ended free anybody.
+        world.rotation.answered(turn);
+        assert_eq!(world.alone(), [0]);
+    }
+
+    #[test]
+    fn a_new_connection_to_the_same_member_is_a_turn_of_its_own() {
+        let mut world = World::new(2);
+        let turn = world.rotation.turn();
+        world.rotation.renew();
+        assert_eq!(world.rotation.at(), 0);
+        world
+            .rotation
+            .leave(turn, Fault::Silent, "told to", world.now, &mut world.rng);
+        assert_eq!(world.rotation.at(), 0);
+    }
+
+    proptest! {
+        /// Whatever happens, a member that answers is found within one round.
+        #[test]
+        fn a_healthy_member_is_found_within_a_round(
+            members in 1_usize..6,
+            healthy in 0_usize..6,
+            steps in prop::collection::vec((any::<bool>(), 0_u64..40), 0..40),
+        ) {
+            let healthy = healthy % members;
+            let mut world = World::new(members);
+            for (silent, seconds) in steps {
+                world.now += Duration::from_secs(seconds);
+                world.fail(if silent { Fault::Silent } else { Fault::Useless });
+            }
+            // From now on the healthy one answers, and a caller tries until it is there.
+            let mut tries = 0;
+            while world.rotation.at() != healthy {
+                world.fail(Fault::Silent);
+                tries += 1;
+                prop_assert!(tries <= 2 * members, "{tries} tries");
+            }
+        }
+    }
+}
