@@ -46,6 +46,9 @@ pub struct Lease {
     pub attrs: LeaseAttrs,
     /// The store's lease that keeps the key alive; `None` for a reservation, which has no end.
     pub store_lease: Option<i64>,
+    /// When the key was first written since it was last gone: of two leases that overlap, the
+    /// older one holds.
+    pub created: Revision,
     /// When the key was last written.
     pub modified: Revision,
 }

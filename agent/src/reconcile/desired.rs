@@ -1,6 +1,7 @@
 //! What should be: one pure function from leases, host and settings to the wanted state.
 
 mod lost;
+mod overlaps;
 mod peers;
 
 use std::{

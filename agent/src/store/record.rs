@@ -23,6 +23,8 @@ pub struct Raw {
     pub value: Vec<u8>,
     /// The store's lease; 0 for none, which makes the record a reservation.
     pub lease: i64,
+    /// When it was first written since it was last gone.
+    pub created: i64,
     /// When it was last written.
     pub modified: i64,
 }
@@ -48,6 +50,7 @@ impl Raw {
             subnet: name.subnet,
             attrs,
             store_lease: (self.lease != 0).then_some(self.lease),
+            created: Revision(self.created),
             modified: Revision(self.modified),
         })
     }

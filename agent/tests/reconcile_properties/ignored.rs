@@ -41,6 +41,31 @@ proptest! {
     }
 }
 
+/// A record inside another node's subnet, or around it, draws nothing of it away.
+#[test]
+fn of_leases_that_overlap_the_older_one_is_the_peer() {
+    let mut nodes = snapshot(&[]);
+    for (subnet, host, at) in [
+        ("10.1.30.0/24", 30, 5),
+        ("10.1.30.128/25", 31, 6),
+        ("10.1.16.0/20", 32, 7),
+        ("10.1.40.0/24", 40, 8),
+    ] {
+        let backend = Backend::Vxlan {
+            vni: 1.try_into().unwrap(),
+            vtep_mac: weft::model::net::Mac([2, 9, 0, 0, 0, host]),
+        };
+        let lease = lease(subnet, [192, 0, 2, host].into(), backend, at);
+        nodes.leases.insert(lease.subnet, lease);
+    }
+    let host = weft::netlink::ObservedHost::default();
+    let (desired, _) = Rounds::new(host, FakeDatapath::default(), nodes).look();
+    let peers: Vec<String> = desired.peers.keys().map(ToString::to_string).collect();
+    assert_eq!(peers, ["10.1.30.0/24", "10.1.40.0/24"]);
+    let why = desired.ignored.values().copied().collect::<Vec<_>>();
+    assert_eq!(why, ["overlaps an older lease"; 2]);
+}
+
 /// A node whose address changed keeps its MAC; its old lease lives on for a day.
 #[test]
 fn where_two_leases_want_the_same_entry_the_newer_has_it() {

@@ -38,6 +38,7 @@ fn events(keys: &Keys, changes: &[Change]) -> Vec<(&'static str, LeaseEvent)> {
                 key: format!("{}{name}", keys.leases()).into_bytes(),
                 value: value.unwrap_or_default().as_bytes().to_vec(),
                 lease: 7,
+                created: 1,
                 modified,
             };
             let event = match value {

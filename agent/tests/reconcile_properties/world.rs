@@ -80,6 +80,7 @@ pub fn lease(subnet: &str, address: Ipv4Addr, backend: Backend, modified: i64) -
             backend,
         },
         store_lease: Some(modified),
+        created: Revision(modified),
         modified: Revision(modified),
     }
 }

@@ -11,7 +11,7 @@ use weft_common::{
     wire::OVERHEAD,
 };
 
-use super::View;
+use super::{View, overlaps::losers};
 use crate::{
     model::{
         net::Subnet,
@@ -47,6 +47,13 @@ pub(super) fn peers(view: &View<'_>) -> (BTreeMap<Subnet, Peer>, BTreeMap<Subnet
             "another backend"
         };
         ignored.insert(*subnet, why);
+    }
+    let leases = view.leases.leases.iter();
+    let candidates = leases.filter(|(subnet, _)| peers.contains_key(subnet));
+    let created = candidates.map(|(subnet, lease)| (*subnet, lease.created));
+    for loser in losers(&created.collect()) {
+        peers.remove(&loser);
+        ignored.insert(loser, "overlaps an older lease");
     }
     (peers, ignored)
 }

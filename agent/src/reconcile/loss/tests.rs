@@ -28,6 +28,7 @@ fn lease(node: u8, at: i64) -> Lease {
             backend: Backend::Other("any".to_owned()),
         },
         store_lease: None,
+        created: Revision(at),
         modified: Revision(at),
     }
 }

@@ -134,6 +134,7 @@ impl EtcdStore {
             key: own.key.clone(),
             value: value.to_vec(),
             lease,
+            created: own.created,
             modified: if same { own.modified } else { modified },
         }))
     }
@@ -168,6 +169,7 @@ impl EtcdStore {
             key,
             value: value.to_vec(),
             lease,
+            created: modified,
             modified,
         }))
     }

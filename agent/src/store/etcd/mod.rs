@@ -255,6 +255,7 @@ fn raw(kv: &KeyValue) -> Raw {
         key: kv.key().to_vec(),
         value: kv.value().to_vec(),
         lease: kv.lease(),
+        created: kv.create_revision(),
         modified: kv.mod_revision(),
     }
 }

@@ -33,10 +33,12 @@ pub(super) struct Change {
 impl State {
     pub(super) fn put(&mut self, keys: &Keys, key: &[u8], value: &[u8], lease: i64) {
         self.revision += 1;
+        let before = self.records.get(key);
         let raw = Raw {
             key: key.to_vec(),
             value: value.to_vec(),
             lease,
+            created: before.map_or(self.revision, |raw| raw.created),
             modified: self.revision,
         };
         self.records.insert(key.to_vec(), raw.clone());

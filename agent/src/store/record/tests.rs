@@ -11,6 +11,7 @@ fn raw(name: &str, value: &str) -> Raw {
         key: format!("/x/subnets/{name}").into_bytes(),
         value: value.as_bytes().to_vec(),
         lease: 7,
+        created: 2,
         modified: 3,
     }
 }

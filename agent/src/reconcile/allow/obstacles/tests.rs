@@ -70,6 +70,7 @@ fn routes_into_a_nodes_subnet() {
             backend: Backend::Other("any".to_owned()),
         },
         store_lease: None,
+        created: Revision(1),
         modified: Revision(1),
     };
     let mut leases = Snapshot::default();

@@ -293,6 +293,7 @@ pub(super) fn lease(node: u8) -> Lease {
             },
         },
         store_lease: Some(i64::from(node)),
+        created: Revision(node.into()),
         modified: Revision(node.into()),
     }
 }
