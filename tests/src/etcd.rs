@@ -76,6 +76,14 @@ impl Etcd {
         server.kill_hard()
     }
 
+    /// The server's disk is lost: a new one comes up with nothing.
+    pub fn lose_data(&mut self) -> Result<()> {
+        self.outage()?;
+        let data = self.folder.join("etcd");
+        std::fs::remove_dir_all(&data).with_context(|| format!("remove {}", data.display()))?;
+        self.resume()
+    }
+
     pub fn put_config(&self, json: &str) -> Result<()> {
         self.put(&format!("{PREFIX}/config"), json)
     }
