@@ -1,8 +1,9 @@
-//! `cargo xtask`: set-up, run, demo, test, bench, vm, verify, lint, tidy, ci.
+//! `cargo xtask`: set-up, run, demo, test, fuzz, bench, vm, verify, lint, tidy, ci.
 
 mod bench;
 mod ci;
 mod demo;
+mod fuzz;
 mod lint;
 mod run;
 mod setup;
@@ -38,6 +39,8 @@ enum Verb {
     Demo(demo::Options),
     /// Run every test: units, properties, programs, namespaces.
     Test(test::Options),
+    /// Run the fuzz targets of all parsers, a minute each.
+    Fuzz(fuzz::Options),
     /// Measure networks side by side: bare, routed, flannel's, ours.
     Bench(bench::Options),
     /// Load tests, program tests and two hosts on Linux 6.1, in a virtual machine.
@@ -65,11 +68,15 @@ fn main() -> ExitCode {
 
 fn dispatch(verb: Verb) -> anyhow::Result<ExitCode> {
     match verb {
-        Verb::Setup => println!("setup: everything is in place"),
+        Verb::Setup => {
+            setup::etcd::newer()?;
+            println!("setup: everything is in place");
+        }
         Verb::Run(options) => return run::run(&options),
         Verb::Bench(options) => return bench::run(&options),
         Verb::Demo(options) => return demo::run(&options),
         Verb::Test(options) => test::run(Lock::MayChange, &options)?,
+        Verb::Fuzz(options) => fuzz::run(&options)?,
         Verb::Vm(options) => vm::run(&options)?,
         Verb::Verify(options) => verify::run(Lock::MayChange, &options)?,
         Verb::Lint => lint::run(Lock::MayChange)?,

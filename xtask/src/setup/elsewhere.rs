@@ -16,6 +16,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ),
     ("etcd", "tests, demo"),
     ("etcdctl", "tests, demo"),
+    ("python3", "tests: fetches a second etcd with pip"),
     ("dockerd", "tests, demo --docker"),
     ("busybox", "the image of the Docker tests; must be static"),
     ("ip", "tests, demo"),

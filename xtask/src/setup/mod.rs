@@ -3,6 +3,7 @@
 
 mod debian;
 mod elsewhere;
+pub(crate) mod etcd;
 
 use std::process::Command;
 
