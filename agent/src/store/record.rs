@@ -30,10 +30,18 @@ pub struct Raw {
 }
 
 impl Raw {
-    /// The key for messages and maps.
+    /// The key for messages and maps: two keys never have one text. What is no text is written
+    /// behind a sign that no key under the prefix begins with.
     #[must_use]
     pub fn key_text(&self) -> String {
-        String::from_utf8_lossy(&self.key).into_owned()
+        match std::str::from_utf8(&self.key) {
+            Ok(text) => text.to_owned(),
+            Err(_bytes) => format!(
+                "{} {}",
+                char::REPLACEMENT_CHARACTER,
+                self.key.escape_ascii()
+            ),
+        }
     }
 
     /// Reads the record.

@@ -40,6 +40,23 @@ fn a_bad_record_touches_no_other() {
     assert!(taken[0].ours_by_form && !taken[1].ours_by_form && !taken[2].ours_by_form);
 }
 
+/// Found by the fuzz target `records`.
+#[test]
+fn keys_that_are_no_text_are_counted_each() {
+    let keys = Keys::new("/x");
+    let records: Vec<Raw> = [0x80, 0x90]
+        .into_iter()
+        .map(|byte| Raw {
+            key: [b"/x/subnets/".as_slice(), &[byte]].concat(),
+            ..raw("", GOOD)
+        })
+        .collect();
+    let mut followed = snapshot(&keys, &records, Revision(9));
+    assert_eq!(followed.rejected.len(), 2);
+    followed.apply(records[0].gone(&keys), |subnet| keys.lease(subnet));
+    assert_eq!(followed.rejected.len(), 1);
+}
+
 #[test]
 fn a_bad_record_comes_and_goes_beside_a_lease() {
     let keys = Keys::new("/x");
