@@ -27,6 +27,10 @@ const CTA_TUPLE_MASTER: u16 = 14;
 const CTA_ZONE: u16 = 18;
 const CTA_LABELS: u16 = 22;
 
+/// `NLMSG_MIN_TYPE`: what is below is netlink's own.
+const FIRST_OF_A_FAMILY: u16 = 16;
+const NFNL_SUBSYS_CTNETLINK: u16 = 1;
+
 /// The messages of a datagram. One that cannot be read is left out; the rest still counts.
 pub(super) fn messages(mut bytes: &[u8]) -> Vec<NetlinkMessage<NetfilterMessage>> {
     let mut found = Vec::new();
@@ -35,9 +39,10 @@ pub(super) fn messages(mut bytes: &[u8]) -> Vec<NetlinkMessage<NetfilterMessage>
         let Some(message) = bytes.get(..length) else {
             break;
         };
-        match NetlinkMessage::deserialize(message) {
-            Ok(message) => found.push(message),
-            Err(error) => tracing::debug!(%error, "unreadable conntrack message"),
+        match is_ours(buffer.message_type()).then(|| NetlinkMessage::deserialize(message)) {
+            None => {}
+            Some(Ok(message)) => found.push(message),
+            Some(Err(error)) => tracing::debug!(%error, "unreadable conntrack message"),
         }
         // Messages begin at multiples of four; the last need not be filled up.
         bytes = bytes
@@ -46,6 +51,12 @@ pub(super) fn messages(mut bytes: &[u8]) -> Vec<NetlinkMessage<NetfilterMessage>
             .unwrap_or_default();
     }
     found
+}
+
+/// Conntrack's messages and netlink's own. The library's parser of nftables' messages panics on
+/// some that are cut short.
+fn is_ours(kind: u16) -> bool {
+    kind < FIRST_OF_A_FAMILY || kind >> 8 == NFNL_SUBSYS_CTNETLINK
 }
 
 pub(super) fn ended(datagram: &[u8]) -> impl Iterator<Item = Tracked> {
