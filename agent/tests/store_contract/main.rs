@@ -14,6 +14,7 @@ mod certificates;
 mod claims;
 mod etcd;
 mod etcd_faults;
+mod etcd_resume;
 mod etcd_tls;
 mod etcd_users;
 mod etcd_way;
