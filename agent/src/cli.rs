@@ -2,20 +2,26 @@
 //!
 //! `weft run` takes flanneld's flags as they are: one dash or two, `--flag=value`, and each flag
 //! as `FLANNELD_<NAME>` in the environment; `WEFT_<NAME>` works too, and wins. The command line
-//! wins over both.
+//! wins over both. Started as `flanneld`, the program is `weft run`.
 
-use std::{ffi::OsString, net::IpAddr, path::PathBuf};
+use std::{
+    ffi::OsString,
+    io::{self, Write as _},
+    net::IpAddr,
+    path::PathBuf,
+};
 
 use clap::{
     ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
-    error::ErrorKind, parser::ValueSource,
+    error::ErrorKind,
 };
-
 use secrecy::SecretString;
 
+use self::flannel::{Typed, number, truth_value};
 pub use self::lease::{LeaseArgs, OnSubnetLost, ReleaseArgs};
 use crate::{admin::dump::What, reconcile::leases};
 
+mod flannel;
 mod lease;
 
 /// Where a running agent answers.
@@ -81,7 +87,7 @@ pub struct RunArgs {
     pub etcd_password_file: Option<PathBuf>,
     /// Give up (exit code 69) when etcd has not given what is needed to start within this many
     /// seconds; 0 waits for ever, as flanneld does.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = number)]
     pub etcd_wait: u64,
     /// Seconds between two full looks at the leases, about. For tests.
     #[arg(long, default_value_t = leases::RELIST.as_secs(), value_parser = clap::value_parser!(u64).range(1..),
@@ -110,26 +116,36 @@ pub struct RunArgs {
     pub subnet_file: PathBuf,
     /// Renew the lease at the latest this many minutes before its end, 1 to 1439; with another
     /// --lease-ttl than 24h, as much sooner or later.
-    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=1439))]
+    #[arg(long, default_value_t = 60, value_parser = minutes)]
     pub subnet_lease_renew_margin: u64,
     /// More about the lease.
     #[command(flatten)]
     pub lease: LeaseArgs,
     /// Masquerade what leaves the overlay.
     #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false,
-        default_missing_value = "true", action = ArgAction::Set)]
+        default_missing_value = "true", action = ArgAction::Set, value_parser = truth_value)]
     pub ip_masq: bool,
     /// Leave `--random-fully` off the masquerade rules.
     #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false,
-        default_missing_value = "true", action = ArgAction::Set)]
+        default_missing_value = "true", action = ArgAction::Set, value_parser = truth_value)]
     pub ip_masq_fully_random_disable: bool,
     /// Accept the overlay's packets in FORWARD.
     #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = true,
-        default_missing_value = "true", action = ArgAction::Set)]
+        default_missing_value = "true", action = ArgAction::Set, value_parser = truth_value)]
     pub iptables_forward_rules: bool,
     /// Seconds between two looks at the rules.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 5, value_parser = seconds)]
     pub iptables_resync: u64,
+    /// Keep a route for the host's own subnet that leads nowhere, where no bridge has one.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false,
+        default_missing_value = "true", action = ArgAction::Set, value_parser = truth_value)]
+    pub ip_blackhole_route: bool,
+    /// Where `/healthz` and `/readyz` are answered.
+    #[arg(long, default_value = "0.0.0.0")]
+    pub healthz_ip: IpAddr,
+    /// And at which TCP port; 0 is nowhere.
+    #[arg(long, default_value_t = 0, value_parser = port)]
+    pub healthz_port: u16,
     /// What moves the packets: programs where the kernel can (auto), programs or nothing (ebpf),
     /// or the kernel alone (kernel).
     #[arg(long, value_enum, default_value_t = DatapathChoice::Auto)]
@@ -327,36 +343,58 @@ pub struct CleanupArgs {
     pub lease: ReleaseArgs,
 }
 
-/// Verbs whose flags the environment fills as well.
-const FROM_ENVIRONMENT: [&str; 2] = ["run", "cleanup"];
+/// The other verb whose flags the environment fills as well: it finds the store as the agent does.
+const CLEANUP: &str = "cleanup";
 
 /// Reads the command line and, for `weft run` and `weft cleanup`, the environment.
 pub fn parse(
     args: impl IntoIterator<Item = OsString>,
     environment: impl Fn(&str) -> Option<String>,
 ) -> Result<Cli, clap::Error> {
-    let args: Vec<OsString> = double_dashes(args.into_iter().collect());
-    refuse_unsupported(&args)?;
-    let first = Cli::command().try_get_matches_from(&args)?;
-    let mut all = args;
-    if let Some((verb, given)) = first.subcommand()
-        && FROM_ENVIRONMENT.contains(&verb)
-    {
-        for (name, id) in flags_of(verb) {
-            if given.value_source(&id) == Some(ValueSource::CommandLine) {
-                continue;
-            }
-            let variable = name.to_uppercase().replace('-', "_");
-            let value = ["WEFT_", "FLANNELD_"]
-                .iter()
-                .filter_map(|prefix| environment(&format!("{prefix}{variable}")))
-                .find(|value| !value.is_empty());
-            if let Some(value) = value {
-                all.push(format!("--{name}={value}").into());
-            }
-        }
+    let (args, runs) = flannel::with_verb(args.into_iter().collect());
+    let command = Cli::command();
+    let verb = match args.get(1) {
+        _ if runs => command.find_subcommand("run"),
+        Some(verb) if verb == CLEANUP => command.find_subcommand(CLEANUP),
+        _ => None,
+    };
+    let Some(verb) = verb else {
+        return Cli::from_arg_matches(&command.try_get_matches_from(args)?);
+    };
+    let mut typed = Typed::read(verb, args)?;
+    // What is typed is judged alone first: the environment must not be blamed for it.
+    Cli::command().try_get_matches_from(&typed.args)?;
+    typed.take_environment(verb, environment)?;
+    Cli::command()
+        .try_get_matches_from(&typed.args)
+        .and_then(|matches| Cli::from_arg_matches(&matches))
+        .map_err(|error| typed.named(error))
+}
+
+/// Prints an error, a help or a version. flanneld says its version to standard error.
+pub fn print(error: &clap::Error, args: &[OsString]) -> io::Result<()> {
+    if error.kind() == ErrorKind::DisplayVersion && flannel::with_verb(args.to_vec()).1 {
+        return writeln!(io::stderr(), "{}", flannel::VERSION);
     }
-    Cli::from_arg_matches(&Cli::command().try_get_matches_from(all)?)
+    error.print()
+}
+
+fn minutes(text: &str) -> Result<u64, String> {
+    match number(text)? {
+        good @ 1..=1439 => Ok(good),
+        _ => Err("it must be 1 to 1439 minutes".to_owned()),
+    }
+}
+
+fn seconds(text: &str) -> Result<u64, String> {
+    match number(text)? {
+        0 => Err("it must be 1 or more".to_owned()),
+        good => Ok(good),
+    }
+}
+
+fn port(text: &str) -> Result<u16, String> {
+    u16::try_from(number(text)?).map_err(|_too_large| "it must be 0 to 65535".to_owned())
 }
 
 /// The exit code for a command line that cannot be used.
@@ -364,153 +402,10 @@ pub fn parse(
 pub fn usage_code(error: &clap::Error, args: &[OsString]) -> u8 {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => 0,
-        _ if args.get(1).is_some_and(|verb| verb == "run") => 64,
+        _ if flannel::with_verb(args.to_vec()).1 => 64,
         _ => 2,
     }
 }
 
-/// Names and clap's ids of the flags of a verb.
-fn flags_of(verb: &str) -> Vec<(String, String)> {
-    let command = Cli::command();
-    let Some(run) = command.find_subcommand(verb) else {
-        return Vec::new();
-    };
-    run.get_arguments()
-        .filter_map(|arg| Some((arg.get_long()?.to_owned(), arg.get_id().to_string())))
-        .filter(|(name, _)| name != "help")
-        .collect()
-}
-
-/// Go's flags take one dash as well as two: `-iface=eth0` becomes `--iface=eth0`, and an unknown
-/// one is then an error that names it.
-fn double_dashes(args: Vec<OsString>) -> Vec<OsString> {
-    if args.get(1).is_none_or(|verb| verb != "run") {
-        return args;
-    }
-    args.into_iter()
-        .map(|arg| {
-            let single = arg.to_str().and_then(|text| text.strip_prefix('-'));
-            let word = single.filter(|rest| {
-                rest.len() > 1 && rest.starts_with(|first: char| first.is_ascii_alphabetic())
-            });
-            match word {
-                Some(rest) => OsString::from(format!("--{rest}")),
-                None => arg,
-            }
-        })
-        .collect()
-}
-
-/// flanneld's flags that weft does not have.
-const UNSUPPORTED: &[&str] = &[
-    "public-ipv6",
-    "healthz-ip",
-    "healthz-port",
-    "kube-subnet-mgr",
-    "kube-api-url",
-    "kubeconfig-file",
-    "kube-annotation-prefix",
-    "net-config-path",
-    "set-node-network-unavailable",
-    "ip-blackhole-route",
-    "version",
-    "v",
-    "vmodule",
-    "log_backtrace_at",
-];
-
-/// Names a flag that flanneld knows and weft does not.
-fn refuse_unsupported(args: &[OsString]) -> Result<(), clap::Error> {
-    if args.get(1).is_none_or(|verb| verb != "run") {
-        return Ok(());
-    }
-    let found = args.iter().filter_map(|arg| arg.to_str()).find_map(|arg| {
-        let name = arg.trim_start_matches('-').split('=').next()?;
-        let known = arg.starts_with('-') && UNSUPPORTED.contains(&name);
-        known.then(|| name.to_owned())
-    });
-    match found {
-        None => Ok(()),
-        Some(name) => Err(clap::Error::raw(
-            ErrorKind::UnknownArgument,
-            format!("`--{name}` is a flag of flanneld that weft does not support: leave it out\n"),
-        )),
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn run(args: &[&str], environment: &[(&str, &str)]) -> Result<RunArgs, clap::Error> {
-        let args = ["weft", "run"].iter().chain(args).map(OsString::from);
-        let found = |name: &str| {
-            let mut pairs = environment.iter();
-            pairs
-                .find(|(known, _)| *known == name)
-                .map(|(_, value)| (*value).to_owned())
-        };
-        match parse(args, found)?.verb {
-            Verb::Run(args) => Ok(*args),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn the_command_is_well_formed() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn flags_come_with_one_dash_or_two() {
-        for args in [["-iface", "eth0"], ["--iface", "eth0"]] {
-            assert_eq!(run(&args, &[]).unwrap().iface, ["eth0"]);
-        }
-        assert_eq!(
-            run(&["-iface=eth0", "--iface=eth1"], &[]).unwrap().iface,
-            ["eth0", "eth1"]
-        );
-        assert!(run(&["-nonsense"], &[]).is_err());
-        // Not the help of `-h`, and not a success.
-        for flag in [
-            "-healthz-port=9999",
-            "-hosts",
-            "-version",
-            "-v=10",
-            "--kube-subnet-mgr",
-        ] {
-            let error = run(&[flag], &[]).unwrap_err();
-            let args = ["weft", "run", flag].map(OsString::from);
-            assert_eq!(usage_code(&error, &args), 64, "{flag}");
-        }
-    }
-
-    #[test]
-    fn booleans_need_an_equals_sign_to_be_given_a_value() {
-        assert!(!run(&[], &[]).unwrap().ip_masq);
-        assert!(run(&["--ip-masq"], &[]).unwrap().ip_masq);
-        assert!(!run(&["-ip-masq=false"], &[]).unwrap().ip_masq);
-        assert!(
-            !run(&["--iptables-forward-rules=false"], &[])
-                .unwrap()
-                .iptables_forward_rules
-        );
-    }
-
-    #[test]
-    fn the_environment_fills_what_was_not_typed_and_ours_wins() {
-        let both = [
-            ("FLANNELD_IFACE", "a"),
-            ("WEFT_IFACE", "b"),
-            ("FLANNELD_IP_MASQ", "true"),
-        ];
-        let args = run(&[], &both).unwrap();
-        assert_eq!((args.iface, args.ip_masq), (vec!["b".to_owned()], true));
-        assert_eq!(run(&["--iface=c"], &both).unwrap().iface, ["c"]);
-        assert!(run(&[], &[("FLANNELD_IP_MASQ", "perhaps")]).is_err());
-        let args = run(&["-lease-ttl=15s"], &[("WEFT_ON_SUBNET_LOST", "renumber")]).unwrap();
-        assert_eq!(args.lease.lease_ttl.as_secs(), 15);
-        assert_eq!(args.lease.on_subnet_lost, OnSubnetLost::Renumber);
-        assert!(run(&[], &[("WEFT_LEASE_TTL", "1s")]).is_err());
-    }
-}
+mod tests;

@@ -1,6 +1,10 @@
 //! The agent's own configuration: typed, checked, free of the command line.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use regex::Regex;
 
@@ -47,6 +51,10 @@ pub struct Config {
     pub forward: bool,
     /// Time between two looks at the rules.
     pub firewall_every: Duration,
+    /// Keep a route for our own subnet that leads nowhere.
+    pub blackhole: bool,
+    /// Where health is told.
+    pub health: Option<SocketAddr>,
     /// What moves the packets.
     pub datapath: DatapathChoice,
     /// How the programs are attached.
@@ -140,6 +148,9 @@ impl TryFrom<RunArgs> for Config {
             random_fully: !args.ip_masq_fully_random_disable,
             forward: args.iptables_forward_rules,
             firewall_every: Duration::from_secs(args.iptables_resync),
+            blackhole: args.ip_blackhole_route,
+            health: (args.healthz_port > 0)
+                .then(|| SocketAddr::new(args.healthz_ip, args.healthz_port)),
             datapath: args.datapath,
             attach: match args.attach {
                 AttachChoice::Auto => AttachBy::Auto,

@@ -10,7 +10,7 @@ fn main() -> ExitCode {
         Ok(cli) => app::main(cli),
         Err(error) => {
             // The error prints itself; a reader that went away changes nothing.
-            let _ = error.print();
+            let _ = cli::print(&error, &args);
             ExitCode::from(cli::usage_code(&error, &args))
         }
     }

@@ -35,25 +35,43 @@ pub struct NameError {
 }
 
 impl Keys {
-    /// The keys under a prefix, with or without a slash at its end.
+    /// The keys under a prefix, which is cleaned as a path, as flannel does: no slash at its end, no
+    /// two in a row. One that is missing at its start stays missing.
     #[must_use]
     pub fn new(prefix: &str) -> Self {
+        let mut parts: Vec<&str> = Vec::new();
+        for part in prefix.split('/') {
+            match part {
+                "" | "." => {}
+                ".." if parts.last().is_some_and(|last| *last != "..") => _ = parts.pop(),
+                ".." if prefix.starts_with('/') => {}
+                part => parts.push(part),
+            }
+        }
+        let root = if prefix.starts_with('/') { "/" } else { "" };
         Self {
-            prefix: prefix.trim_end_matches('/').to_owned(),
+            prefix: format!("{root}{}", parts.join("/")),
+        }
+    }
+
+    fn under(&self, name: &str) -> String {
+        match self.prefix.as_str() {
+            "" | "/" => format!("{}{name}", self.prefix),
+            prefix => format!("{prefix}/{name}"),
         }
     }
 
     /// Where the network config is.
     #[must_use]
     pub fn config(&self) -> String {
-        format!("{}/config", self.prefix)
+        self.under("config")
     }
 
     /// What every lease's key starts with. The slash at the end keeps siblings like
     /// `subnets-old` out, which flannel takes for leases.
     #[must_use]
     pub fn leases(&self) -> String {
-        format!("{}/subnets/", self.prefix)
+        self.under("subnets/")
     }
 
     /// The key of a subnet's lease.
@@ -160,6 +178,23 @@ mod tests {
         );
         assert!(keys.read(b"/coreos.com/network/config").is_err());
         assert!(keys.read(b"\xff").is_err());
+    }
+
+    #[test]
+    fn a_prefix_is_cleaned_as_a_path() {
+        for (prefix, config) in [
+            ("/coreos.com/network", "/coreos.com/network/config"),
+            ("/coreos.com/network//", "/coreos.com/network/config"),
+            ("//coreos.com//network", "/coreos.com/network/config"),
+            ("/coreos.com/./x/../network", "/coreos.com/network/config"),
+            ("coreos.com/network/", "coreos.com/network/config"),
+            ("/../a", "/a/config"),
+            ("../a", "../a/config"),
+            ("/", "/config"),
+            ("", "config"),
+        ] {
+            assert_eq!(Keys::new(prefix).config(), config, "{prefix}");
+        }
     }
 
     #[test]

@@ -1,0 +1,249 @@
+//! The command line as a whole.
+
+use super::*;
+
+fn run(args: &[&str], environment: &[(&str, &str)]) -> Result<RunArgs, clap::Error> {
+    let args: Vec<&str> = ["weft", "run"].iter().chain(args).copied().collect();
+    started(&args, environment)
+}
+
+fn started(args: &[&str], environment: &[(&str, &str)]) -> Result<RunArgs, clap::Error> {
+    let found = |name: &str| {
+        let mut pairs = environment.iter();
+        pairs
+            .find(|(known, _)| *known == name)
+            .map(|(_, value)| (*value).to_owned())
+    };
+    match parse(args.iter().map(OsString::from), found)?.verb {
+        Verb::Run(args) => Ok(*args),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn said(args: &[&str], environment: &[(&str, &str)]) -> String {
+    run(args, environment).unwrap_err().to_string()
+}
+
+#[test]
+fn the_command_is_well_formed() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn flags_come_with_one_dash_or_two() {
+    for args in [["-iface", "eth0"], ["--iface", "eth0"]] {
+        assert_eq!(run(&args, &[]).unwrap().iface, ["eth0"]);
+    }
+    assert_eq!(
+        run(&["-iface=eth0", "--iface=eth1"], &[]).unwrap().iface,
+        ["eth0", "eth1"]
+    );
+    // Not the help of `-h`, and not a success.
+    for flag in ["-nonsense", "-hosts", "--kube-subnet-mgr", "-v=10"] {
+        let error = run(&[flag], &[]).unwrap_err();
+        let args = ["weft", "run", flag].map(OsString::from);
+        assert_eq!(usage_code(&error, &args), 64, "{flag}");
+    }
+    assert_eq!(
+        run(&["-h"], &[]).unwrap_err().kind(),
+        ErrorKind::DisplayHelp
+    );
+}
+
+#[test]
+fn flannelds_defaults_are_ours() {
+    let args = run(&[], &[]).unwrap();
+    assert_eq!(
+        args.etcd_endpoints,
+        "http://127.0.0.1:4001,http://127.0.0.1:2379"
+    );
+    assert_eq!(args.etcd_prefix, "/coreos.com/network");
+    let files = [&args.etcd_keyfile, &args.etcd_certfile, &args.etcd_cafile];
+    assert!(files.iter().all(|file| file.is_none()));
+    assert_eq!((args.etcd_username, args.etcd_password), (None, None));
+    assert!(args.iface.is_empty() && args.iface_regex.is_empty());
+    assert_eq!((args.iface_can_reach, args.public_ip), (None, None));
+    assert_eq!(args.subnet_file, PathBuf::from("/run/flannel/subnet.env"));
+    assert_eq!(args.subnet_lease_renew_margin, 60);
+    assert!(!args.ip_masq && !args.ip_masq_fully_random_disable);
+    assert!(args.iptables_forward_rules && !args.ip_blackhole_route);
+    assert_eq!(args.iptables_resync, 5);
+    assert_eq!(args.healthz_ip.to_string(), "0.0.0.0");
+    assert_eq!(args.healthz_port, 0);
+}
+
+#[test]
+fn booleans_need_an_equals_sign_to_be_given_a_value() {
+    assert!(!run(&[], &[]).unwrap().ip_masq);
+    assert!(run(&["--ip-masq"], &[]).unwrap().ip_masq);
+    assert!(!run(&["-ip-masq=false"], &[]).unwrap().ip_masq);
+    assert!(!run(&["-ip-masq=0"], &[]).unwrap().ip_masq);
+    assert!(run(&["-ip-masq=T"], &[]).unwrap().ip_masq);
+    let without = run(&["--iptables-forward-rules=false"], &[]).unwrap();
+    assert!(!without.iptables_forward_rules);
+    // flanneld would ignore it, and all that follows.
+    assert!(run(&["--ip-masq", "false"], &[]).is_err());
+}
+
+#[test]
+fn a_value_may_look_like_a_flag() {
+    let args = run(&["-etcd-password", "-secret", "-ip-masq"], &[]).unwrap();
+    assert_eq!(args.etcd_password.as_deref(), Some("-secret"));
+    assert!(args.ip_masq);
+    assert!(said(&["--iface"], &[]).contains("--iface"));
+}
+
+#[test]
+fn numbers_are_gos() {
+    for (text, port) in [
+        ("8081", 8081),
+        ("0x1F91", 8081),
+        ("0o17621", 8081),
+        ("017621", 8081),
+        ("0b11", 3),
+        ("8_081", 8081),
+        ("0", 0),
+    ] {
+        let args = run(&[&format!("--healthz-port={text}")], &[]).unwrap();
+        assert_eq!(args.healthz_port, port, "{text}");
+    }
+    for text in [
+        "", "-1", "+1", "x", "0x", "8_", "_8", "8__0", "65536", "1e3", "099",
+    ] {
+        assert!(
+            run(&[&format!("--healthz-port={text}")], &[]).is_err(),
+            "{text}"
+        );
+    }
+    for text in ["0", "1440", "x"] {
+        let flag = format!("--subnet-lease-renew-margin={text}");
+        assert!(run(&[&flag], &[]).is_err(), "{flag}");
+    }
+    assert!(run(&["--iptables-resync=0"], &[]).is_err());
+}
+
+#[test]
+fn the_environment_fills_what_was_not_typed_and_ours_wins() {
+    let both = [
+        ("FLANNELD_IFACE", "a"),
+        ("WEFT_IFACE", "b"),
+        ("FLANNELD_IP_MASQ", "true"),
+        ("FLANNELD_ETCD_CAFILE", ""),
+        ("FLANNELD_VERSION", "true"),
+    ];
+    let args = run(&[], &both).unwrap();
+    assert_eq!((args.iface, args.ip_masq), (vec!["b".to_owned()], true));
+    assert_eq!(args.etcd_cafile, None);
+    assert_eq!(run(&["--iface=c"], &both).unwrap().iface, ["c"]);
+    // One entry, commas or not.
+    let args = run(&[], &[("FLANNELD_IFACE", "a,b")]).unwrap();
+    assert_eq!(args.iface, ["a,b"]);
+    let args = run(&["-lease-ttl=15s"], &[("WEFT_ON_SUBNET_LOST", "renumber")]).unwrap();
+    assert_eq!(args.lease.lease_ttl.as_secs(), 15);
+    assert_eq!(args.lease.on_subnet_lost, OnSubnetLost::Renumber);
+    assert!(run(&[], &[("WEFT_LEASE_TTL", "1s")]).is_err());
+}
+
+#[test]
+fn what_a_variable_says_wrongly_is_told_by_its_name() {
+    for (variable, value, flag) in [
+        ("FLANNELD_IP_MASQ", "perhaps", "--ip-masq"),
+        ("WEFT_HEALTHZ_PORT", "many", "--healthz-port"),
+        ("FLANNELD_PUBLIC_IP", "fd00::1", "--public-ip"),
+        (
+            "FLANNELD_SUBNET_LEASE_RENEW_MARGIN",
+            "0",
+            "--subnet-lease-renew-margin",
+        ),
+    ] {
+        let why = said(&[], &[(variable, value)]);
+        assert!(
+            why.contains(variable) && why.contains(value) && why.contains(flag),
+            "{why}"
+        );
+    }
+    // What is typed is not the variable's fault.
+    let why = said(&["--healthz-port=many"], &[("FLANNELD_IP_MASQ", "true")]);
+    assert!(!why.contains("environment"), "{why}");
+}
+
+#[test]
+fn an_empty_value_is_none() {
+    let empty = [
+        "--etcd-cafile=",
+        "--etcd-username=",
+        "-etcd-certfile",
+        "",
+        "--public-ip=",
+        "--iface-can-reach=",
+    ];
+    let args = run(&empty, &[("FLANNELD_PUBLIC_IP", "192.0.2.7")]).unwrap();
+    assert_eq!((args.etcd_cafile, args.etcd_username), (None, None));
+    assert_eq!((args.etcd_certfile, args.iface_can_reach), (None, None));
+    // It was typed, so that the variable is not asked.
+    assert_eq!(args.public_ip, None);
+}
+
+#[test]
+fn what_only_flanneld_has_is_told_by_its_name() {
+    for (flag, remedy) in [
+        ("--kube-subnet-mgr", "etcd"),
+        ("-kube-api-url=https://192.0.2.1", "etcd"),
+        ("--net-config-path=/etc/net.json", "etcd"),
+        ("--public-ipv6=fd00::1", "IPv6"),
+        ("-v=10", "--log"),
+        ("--vmodule=vxlan=4", "--log"),
+    ] {
+        let why = said(&[flag], &[]);
+        let name = flag.trim_start_matches('-').split('=').next().unwrap();
+        assert!(
+            why.contains(&format!("--{name}")) && why.contains(remedy),
+            "{why}"
+        );
+    }
+    let why = said(&[], &[("FLANNELD_KUBE_SUBNET_MGR", "true")]);
+    assert!(why.contains("FLANNELD_KUBE_SUBNET_MGR"), "{why}");
+    // What asks for nothing is no reason to refuse.
+    let nothing = [
+        "--kube-subnet-mgr=false",
+        "-v",
+        "0",
+        "--public-ipv6=",
+        "--set-node-network-unavailable",
+        "--net-config-path=/etc/kube-flannel/net-conf.json",
+    ];
+    assert!(run(&nothing, &[("FLANNELD_V", "0")]).is_ok());
+}
+
+#[test]
+fn an_unknown_flag_is_told_with_the_nearest() {
+    let why = said(&["--etcd-endpoint=http://192.0.2.1:2379"], &[]);
+    assert!(
+        why.contains("--etcd-endpoint") && why.contains("--etcd-endpoints"),
+        "{why}"
+    );
+    let why = said(&["-iface-regexp=eth.*"], &[]);
+    assert!(why.contains("'--iface-regex'"), "{why}");
+}
+
+#[test]
+fn the_version_is_printed_whatever_else_is_typed() {
+    for args in [
+        &["--version"][..],
+        &["-version"],
+        &["-ip-masq", "--version=true", "-nonsense"],
+    ] {
+        let error = run(args, &[("FLANNELD_IP_MASQ", "perhaps")]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::DisplayVersion);
+    }
+}
+
+#[test]
+fn flanneld_is_weft_run() {
+    let args = started(&["/opt/bin/flanneld", "-iface", "eth7"], &[]).unwrap();
+    assert_eq!(args.iface, ["eth7"]);
+    let error = started(&["flanneld", "status"], &[]).unwrap_err();
+    let words = ["flanneld", "status"].map(OsString::from);
+    assert_eq!(usage_code(&error, &words), 64);
+    assert!(parse(["weft", "status"].map(OsString::from), |_| None).is_ok());
+}
