@@ -73,13 +73,23 @@ pub struct Snapshot {
     pub leases: BTreeMap<Subnet, Lease>,
     /// Unreadable records by key.
     pub rejected: BTreeMap<String, Rejected>,
+    /// Subnets that a key for both families names: every key that holds one, with its lease. The
+    /// first one counts, which is the key for IPv4 alone where there is one.
+    pub shared: BTreeMap<Subnet, BTreeMap<String, Lease>>,
 }
 
 /// One change after a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LeaseEvent {
-    /// A lease was written.
+    /// A lease was written, under the key of its subnet.
     Put(Lease),
+    /// A lease was written, under a key that names an IPv6 subnet as well.
+    PutDual {
+        /// Its key.
+        key: String,
+        /// Its IPv4 half.
+        lease: Lease,
+    },
     /// A record was written that is no lease that we can read.
     Reject {
         /// Its key.
@@ -116,7 +126,7 @@ impl LeaseEvent {
     #[must_use]
     pub const fn at(&self) -> Revision {
         match self {
-            Self::Put(lease) => lease.modified,
+            Self::Put(lease) | Self::PutDual { lease, .. } => lease.modified,
             Self::Reject { at, .. } | Self::Gone { at, .. } => *at,
         }
     }
@@ -127,11 +137,28 @@ impl Snapshot {
     pub fn apply(&mut self, event: LeaseEvent, key_of: impl Fn(Subnet) -> String) {
         let at = match event {
             LeaseEvent::Put(lease) => {
-                let at = lease.modified;
-                let (name, subnet) = (key_of(lease.subnet), Some(lease.subnet));
-                self.rejected
-                    .retain(|key, record| !(record.subnet == subnet && names(key, &name)));
-                self.leases.insert(lease.subnet, lease);
+                let (at, key) = (lease.modified, key_of(lease.subnet));
+                self.rejected.remove(&key);
+                match self.shared.get_mut(&lease.subnet) {
+                    Some(holders) => {
+                        let subnet = lease.subnet;
+                        holders.insert(key, lease);
+                        self.settle(subnet);
+                    }
+                    None => _ = self.leases.insert(lease.subnet, lease),
+                }
+                at
+            }
+            LeaseEvent::PutDual { key, lease } => {
+                let (at, subnet) = (lease.modified, lease.subnet);
+                self.rejected.remove(&key);
+                let alone = self.leases.get(&subnet);
+                let holders = self.shared.entry(subnet).or_insert_with(|| {
+                    let alone = alone.map(|lease| (key_of(subnet), lease.clone()));
+                    alone.into_iter().collect()
+                });
+                holders.insert(key, lease);
+                self.settle(subnet);
                 at
             }
             LeaseEvent::Reject { key, rejected, at } => {
@@ -150,14 +177,43 @@ impl Snapshot {
     /// Drops what a key held: a rejected record, or else the lease whose very key it is. A key
     /// that only overlaps a lease (`10.3.1.7-24`) must not take it along.
     fn forget(&mut self, key: &str, subnet: Option<Subnet>, key_of: impl Fn(Subnet) -> String) {
-        if self.rejected.remove(key).is_some() {
-            return;
-        }
+        let was_rejected = self.rejected.remove(key).is_some();
         let Some(subnet) = subnet else {
             return;
         };
-        if names(key, &key_of(subnet)) {
-            self.leases.remove(&subnet);
+        let own = key_of(subnet);
+        match self.shared.get_mut(&subnet) {
+            Some(holders) => {
+                holders.remove(key);
+                if holders.keys().all(|other| *other == own) {
+                    let alone = self
+                        .shared
+                        .remove(&subnet)
+                        .and_then(|mut all| all.remove(&own));
+                    match alone {
+                        Some(lease) => _ = self.leases.insert(subnet, lease),
+                        None => _ = self.leases.remove(&subnet),
+                    }
+                } else {
+                    self.settle(subnet);
+                }
+            }
+            None if !was_rejected && key == own => _ = self.leases.remove(&subnet),
+            None => {}
+        }
+    }
+
+    /// Of several keys that hold a subnet one counts, and the others are told of.
+    fn settle(&mut self, subnet: Subnet) {
+        for (place, (key, lease)) in self.shared.get(&subnet).into_iter().flatten().enumerate() {
+            if place == 0 {
+                self.rejected.remove(key);
+                self.leases.insert(subnet, lease.clone());
+            } else {
+                let why = format!("another key holds {subnet} as well");
+                let subnet = Some(subnet);
+                self.rejected.insert(key.clone(), Rejected { subnet, why });
+            }
         }
     }
 }

@@ -26,10 +26,25 @@ pub struct Ledger {
     grace: Duration,
     /// What the loop believes, kept leases included.
     believed: BTreeMap<Subnet, Lease>,
-    /// Leases that are kept, and until when.
-    kept: BTreeMap<Subnet, Instant>,
+    /// Leases that are kept.
+    kept: BTreeMap<Subnet, Kept>,
     cluster: u64,
     seen: Option<Revision>,
+}
+
+/// What is kept although the store has it no more.
+#[derive(Debug)]
+struct Kept {
+    until: Instant,
+    /// The keys whose end was not told; none where a listing lacked it.
+    keys: Vec<String>,
+}
+
+impl Kept {
+    const fn until(until: Instant) -> Self {
+        let keys = Vec::new();
+        Self { until, keys }
+    }
 }
 
 impl Ledger {
@@ -73,10 +88,10 @@ impl Ledger {
             let until = now + self.grace;
             let lost: Vec<Subnet> = self.missing(&listed).collect();
             for subnet in lost {
-                self.kept.insert(subnet, until);
+                self.kept.insert(subnet, Kept::until(until));
             }
         }
-        self.kept.retain(|_, until| *until > now);
+        self.kept.retain(|_, kept| kept.until > now);
         let contradicted = |lease: &Lease| {
             let mut there = listed.leases.values();
             there.any(|there| contradicts(there, lease))
@@ -120,15 +135,15 @@ impl Ledger {
     /// When the first kept lease's time is over.
     #[must_use]
     pub fn next_end(&self) -> Option<Instant> {
-        self.kept.values().min().copied()
+        self.kept.values().map(|kept| kept.until).min()
     }
 
     /// Lets go of what was kept long enough.
     pub fn end(&mut self, key_of: impl Fn(Subnet) -> String, now: Instant) -> Vec<LeaseEvent> {
-        let over = self.kept.iter().filter(|(_, until)| **until <= now);
+        let over = self.kept.iter().filter(|(_, kept)| kept.until <= now);
         let over: Vec<Subnet> = over.map(|(subnet, _)| *subnet).collect();
         over.into_iter()
-            .filter_map(|subnet| self.let_go(subnet, &key_of))
+            .flat_map(|subnet| self.let_go(subnet, &key_of))
             .collect()
     }
 
@@ -153,7 +168,9 @@ impl Ledger {
         let mut back = BTreeSet::new();
         for change in batch {
             match change {
-                LeaseEvent::Put(lease) => _ = back.insert(lease.attrs.public_ip),
+                LeaseEvent::Put(lease) | LeaseEvent::PutDual { lease, .. } => {
+                    back.insert(lease.attrs.public_ip);
+                }
                 LeaseEvent::Gone {
                     subnet: Some(subnet),
                     ..
@@ -192,14 +209,25 @@ impl Ledger {
                 ..
             } if names(key, &key_of(*subnet)) => {
                 if lost.contains(subnet) && self.believed.contains_key(subnet) {
-                    self.kept.insert(*subnet, now + self.grace);
+                    let until = now + self.grace;
+                    let kept = self.kept.entry(*subnet);
+                    let kept = kept.or_insert_with(|| Kept::until(until));
+                    kept.keys.push(key.clone());
                     return;
                 }
                 self.kept.remove(subnet);
                 self.believed.remove(subnet);
             }
-            LeaseEvent::Put(lease) => {
-                self.kept.remove(&lease.subnet);
+            LeaseEvent::Put(lease) | LeaseEvent::PutDual { lease, .. } => {
+                // Under another key it may come back; the old one is then gone after all.
+                let key = match change {
+                    LeaseEvent::PutDual { key, .. } => key.clone(),
+                    _ => key_of(lease.subnet),
+                };
+                let ended = self.let_go(lease.subnet, key_of).into_iter();
+                told.extend(ended.filter(
+                    |event| matches!(event, LeaseEvent::Gone { key: ended, .. } if *ended != key),
+                ));
                 let old = self.kept.keys().filter_map(|kept| self.believed.get(kept));
                 let old: Vec<Subnet> = old
                     .filter(|kept| contradicts(lease, kept))
@@ -222,14 +250,21 @@ impl Ledger {
         told.push(change.clone());
     }
 
-    fn let_go(&mut self, subnet: Subnet, key_of: &impl Fn(Subnet) -> String) -> Option<LeaseEvent> {
-        self.kept.remove(&subnet)?;
+    fn let_go(&mut self, subnet: Subnet, key_of: &impl Fn(Subnet) -> String) -> Vec<LeaseEvent> {
+        let Some(Kept { mut keys, .. }) = self.kept.remove(&subnet) else {
+            return Vec::new();
+        };
         self.believed.remove(&subnet);
-        Some(LeaseEvent::Gone {
-            key: key_of(subnet),
+        if keys.is_empty() {
+            keys.push(key_of(subnet));
+        }
+        let at = self.seen.unwrap_or_default();
+        let gone = |key| LeaseEvent::Gone {
+            key,
             subnet: Some(subnet),
-            at: self.seen.unwrap_or_default(),
-        })
+            at,
+        };
+        keys.into_iter().map(gone).collect()
     }
 }
 

@@ -1,7 +1,5 @@
 //! What one raw record of the store means, the same for every store.
 
-use std::collections::BTreeMap;
-
 use super::{
     StoreError,
     etcd::{codec, keys::Keys},
@@ -84,7 +82,11 @@ impl Raw {
     #[must_use]
     pub fn written(&self, keys: &Keys) -> LeaseEvent {
         match self.read(keys) {
-            Ok(lease) => LeaseEvent::Put(lease),
+            Ok(lease) if self.key == keys.lease(lease.subnet).as_bytes() => LeaseEvent::Put(lease),
+            Ok(lease) => LeaseEvent::PutDual {
+                key: self.key_text(),
+                lease,
+            },
             Err(rejected) => LeaseEvent::Reject {
                 key: self.key_text(),
                 rejected,
@@ -172,33 +174,15 @@ pub fn network(key: String, value: &[u8]) -> Result<NetworkConfig, StoreError> {
     config.map_err(|why| StoreError::ConfigInvalid { key, why })
 }
 
-/// Every record at one revision.
+/// Every record at one revision: what following their writing would lead to.
 #[must_use]
 pub fn snapshot(keys: &Keys, records: &[Raw], revision: Revision) -> Snapshot {
-    let mut leases = BTreeMap::new();
-    let mut rejected = BTreeMap::new();
+    let mut snapshot = Snapshot::default();
     for raw in records {
-        match raw.read(keys) {
-            // A key for both families sorts after the one for IPv4 alone; the first one counts.
-            Ok(lease) if leases.contains_key(&lease.subnet) => {
-                let why = format!("another key holds {} as well", lease.subnet);
-                let subnet = Some(lease.subnet);
-                rejected.insert(raw.key_text(), Rejected { subnet, why });
-            }
-            Ok(lease) => {
-                leases.insert(lease.subnet, lease);
-            }
-            Err(reason) => {
-                rejected.insert(raw.key_text(), reason);
-            }
-        }
+        snapshot.apply(raw.written(keys), |subnet| keys.lease(subnet));
     }
-    Snapshot {
-        revision,
-        leases,
-        rejected,
-        ..Snapshot::default()
-    }
+    snapshot.revision = revision;
+    snapshot
 }
 
 #[cfg(test)]

@@ -99,7 +99,7 @@ proptest! {
         let mut rejected = 0;
         for name in NAMES {
             match events.iter().rfind(|(other, _)| *other == name) {
-                Some((_, LeaseEvent::Put(_))) => leases += 1,
+                Some((_, LeaseEvent::Put(_) | LeaseEvent::PutDual { .. })) => leases += 1,
                 Some((_, LeaseEvent::Reject { .. })) => rejected += 1,
                 Some((_, LeaseEvent::Gone { .. })) | None => {}
             }

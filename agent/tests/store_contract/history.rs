@@ -15,7 +15,7 @@ use crate::bench::soon;
 
 fn revision(event: &LeaseEvent) -> Revision {
     match event {
-        LeaseEvent::Put(lease) => lease.modified,
+        LeaseEvent::Put(lease) | LeaseEvent::PutDual { lease, .. } => lease.modified,
         LeaseEvent::Reject { at, .. } | LeaseEvent::Gone { at, .. } => *at,
     }
 }

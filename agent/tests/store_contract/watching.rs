@@ -51,6 +51,38 @@ pub async fn changes_are_followed(bench: &impl Bench) {
     assert!(at > changed.modified);
 }
 
+pub async fn an_ipv4_half_is_followed(bench: &impl Bench) {
+    let node = bench.node();
+    let alone = key("10.42.1.0-24");
+    let dual = key("10.42.1.0-24&fd00:42::-64");
+    let start = node.snapshot().await.unwrap();
+    let mut events = node.watch(start.revision).await.unwrap();
+    let mut snapshot = start;
+    let holder = |snapshot: &Snapshot| {
+        let mut leases = snapshot.leases.values();
+        leases.next().map(|lease| lease.attrs.clone())
+    };
+    for (changed, with, want) in [
+        (&dual, Some(2), Some(2)),
+        (&alone, Some(1), Some(1)),
+        (&dual, None, Some(1)),
+        (&dual, Some(3), Some(1)),
+        (&alone, None, Some(3)),
+        (&dual, None, None),
+    ] {
+        match with {
+            Some(node) => _ = bench.put(changed, &value(node), true).await,
+            None => bench.delete(changed).await,
+        }
+        follow(&node, &mut events, &mut snapshot).await;
+        assert_eq!(
+            holder(&snapshot),
+            want.map(crate::bench::attrs),
+            "{changed}: {with:?}"
+        );
+    }
+}
+
 pub async fn a_bad_record_touches_no_other(bench: &impl Bench) {
     let node = bench.node();
     for last in 1..=3 {

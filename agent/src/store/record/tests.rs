@@ -1,5 +1,7 @@
 //! Readings of good and bad records, and events that must lead where a listing leads.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -108,16 +110,41 @@ fn a_lease_that_turns_bad_is_one_no_more() {
     }
 }
 
+#[test]
+fn a_key_for_both_families_comes_and_goes_beside_the_one_for_ipv4() {
+    let keys = Keys::new("/x");
+    let alone = raw("10.3.1.0-24", GOOD);
+    let dual = raw("10.3.1.0-24&fd00::-64", r#"{"PublicIP":"192.0.2.2"}"#);
+    let start = snapshot(&keys, std::slice::from_ref(&alone), Revision(3));
+    let mut followed = start.clone();
+    followed.apply(dual.written(&keys), |subnet| keys.lease(subnet));
+    // The one for IPv4 alone counts, whichever was written last, and the other is told of.
+    assert_eq!(followed.leases, start.leases);
+    assert_eq!(followed.rejected.len(), 1);
+    let both = followed.clone();
+    // The end of one leaves the other.
+    followed.apply(dual.gone(&keys), |subnet| keys.lease(subnet));
+    assert_eq!(followed, start);
+    let mut followed = both;
+    followed.apply(alone.gone(&keys), |subnet| keys.lease(subnet));
+    let left = followed.leases.values().next().expect("a lease is left");
+    assert_eq!(left.attrs.public_ip.to_string(), "192.0.2.2");
+    assert!(followed.rejected.is_empty());
+    followed.apply(dual.gone(&keys), |subnet| keys.lease(subnet));
+    assert!(followed.leases.is_empty() && followed.shared.is_empty());
+}
+
 proptest! {
     /// Whoever follows every event knows what a new listing would say.
     #[test]
     fn events_lead_where_a_listing_leads(
         start in 0_usize..20,
-        steps in prop::collection::vec((0_usize..9, 0_usize..5), 1..60),
+        steps in prop::collection::vec((0_usize..11, 0_usize..5), 1..60),
     ) {
         let names = [
             "10.3.1.0-24", "10.3.2.0-24", "10.3.1.7-24", "10.3.0.0-16", "10.3.1.0-24hi",
             "10.3.2.0-24&x", "10.3.3.0-24&fd00::-64", "garbage", "0.0.0.0-0",
+            "10.3.2.0-24&fd00::-64", "10.3.2.0-24&fd00:1::-64",
         ];
         let values = [GOOD, r#"{"PublicIP":"192.0.2.2"}"#, "{}", r#"{"PublicIP":"127.0.0.1"}"#];
         let keys = Keys::new("/x");
