@@ -71,6 +71,7 @@ contract![
     neighbours_come_and_go,
     tunnel_entries_come_and_go,
     routes_come_and_go,
+    a_blackhole_never_stands_beside_a_route,
     neighbours_are_managed,
     removing_a_link_takes_everything_along,
     removing_what_is_gone_succeeds,

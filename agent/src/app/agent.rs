@@ -10,7 +10,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    Failure,
+    Failure, blackhole,
     firewall::{self, RulesState},
     ground, lock,
     prepare::{self, Movers},
@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     admin::{
+        health::{self, Health},
         socket,
         status::{Component, SCHEMA, Status},
     },
@@ -32,7 +33,9 @@ use crate::{
     outputs::subnet_env,
     reconcile::{
         leases::{self, Following, StoreNews},
+        network::Follower,
         pass::Memory,
+        pulse::Pulse,
         renewal::{OwnLease, Renewal},
         run::{Reconciler, Report},
         underlay::{Underlay, UplinkWatch},
@@ -52,8 +55,9 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let mut tasks = JoinSet::new();
     let (told, listener) = listen(&config)?;
     tasks.spawn(socket::serve(listener, told.subscribe()));
+    let pulse = tell_health(&config, &told, &mut tasks)?;
     let outcome = tokio::select! {
-        outcome = rounds(&config, &told) => outcome,
+        outcome = rounds(&config, &told, &pulse) => outcome,
         () = asked_to_stop() => {
             info!("asked to stop: the data path stays as it is; `weft cleanup` removes it");
             Ok(())
@@ -85,6 +89,26 @@ fn listen(config: &Config) -> Result<(watch::Sender<Status>, tokio::net::UnixLis
     Ok((watch::Sender::new(ground), listener))
 }
 
+/// Who asks for health is answered from here on, whatever the agent waits for.
+fn tell_health(
+    config: &Config,
+    told: &watch::Sender<Status>,
+    tasks: &mut JoinSet<()>,
+) -> Result<Arc<Pulse>, Failure> {
+    let pulse = Arc::new(Pulse::default());
+    if let Some(address) = config.health {
+        let listener = health::bind(address).map_err(|error| {
+            Failure::Usage(format!("--healthz-ip, --healthz-port {address}: {error}"))
+        })?;
+        let health = Health {
+            status: told.subscribe(),
+            pulse: Arc::clone(&pulse),
+        };
+        tasks.spawn(health::serve(listener, health));
+    }
+    Ok(pulse)
+}
+
 async fn asked_to_stop() {
     let wait = |kind| async move {
         match signal(kind) {
@@ -100,10 +124,14 @@ async fn asked_to_stop() {
 
 /// A round for each subnet that we are given; with `--on-subnet-lost=stop` there is one. The data path
 /// goes on in between as it does between two agents.
-async fn rounds(config: &Config, told: &watch::Sender<Status>) -> Result<(), Failure> {
+async fn rounds(
+    config: &Config,
+    told: &watch::Sender<Status>,
+    pulse: &Arc<Pulse>,
+) -> Result<(), Failure> {
     loop {
         let mut tasks = JoinSet::new();
-        let ended = serve(config, told, &mut tasks).await;
+        let ended = serve(config, told, Arc::clone(pulse), &mut tasks).await;
         tasks.shutdown().await;
         ended?;
     }
@@ -113,6 +141,7 @@ async fn rounds(config: &Config, told: &watch::Sender<Status>) -> Result<(), Fai
 async fn serve(
     config: &Config,
     told: &watch::Sender<Status>,
+    pulse: Arc<Pulse>,
     tasks: &mut JoinSet<()>,
 ) -> Result<(), Failure> {
     let privileged = |error: &dyn std::fmt::Display| Failure::Privilege(error.to_string());
@@ -222,6 +251,19 @@ async fn serve(
     };
     tasks.spawn(renewal.run());
     let rules = spawn_firewall(config, &network, &lease, tasks);
+    let (live, networks) = watch::channel(network.clone());
+    let (state, network_state) = watch::channel(Follower::<EtcdStore>::state_at_start());
+    let follower = Follower {
+        store: Arc::clone(&store),
+        started: network.clone(),
+        live,
+        state,
+    };
+    tasks.spawn(follower.run());
+    if let (true, Some(subnet)) = (config.blackhole, lease.subnet.v4()) {
+        let netlink = Rtnetlink::new().map_err(|error| privileged(&error))?;
+        tasks.spawn(blackhole::keep(netlink, subnet, config.firewall_every));
+    }
 
     let changes = netlink
         .changes()
@@ -238,6 +280,7 @@ async fn serve(
         (store.health(), kept_peers),
         own_lease.clone(),
         rules,
+        network_state,
     ));
 
     let reconciler = Reconciler::<Rtnetlink, EbpfDatapath> {
@@ -257,6 +300,8 @@ async fn serve(
         allow,
         guard: config.guard,
         hook_ports: config.hook_ports,
+        networks,
+        pulse,
         memory: Memory::default(),
     };
     let key_of = |subnet| store.key_of(subnet);

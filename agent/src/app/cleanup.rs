@@ -137,7 +137,13 @@ async fn remove(args: &CleanupArgs, vni: Vni, done: &mut Done) -> anyhow::Result
         let outcome = netlink.apply(&delete).await.map_err(Into::into);
         done.keep(&format!("device {}", link.name), outcome);
     }
-    if env.is_some() {
+    if let Some(env) = &env {
+        let own = IpNet::V4(env.subnet);
+        if host.nowhere.contains(&own) {
+            let delete = HostOp::DeleteBlackhole(own);
+            let outcome = netlink.apply(&delete).await.map_err(Into::into);
+            done.keep(&format!("blackhole {own}"), outcome);
+        }
         done.keep("firewall rules", remove_rules().await);
         let outcome = fs::remove_file(&args.subnet_file).map_err(Into::into);
         done.keep(&args.subnet_file.display().to_string(), outcome);

@@ -12,6 +12,7 @@ use crate::{
 
 mod agent;
 mod bench;
+mod blackhole;
 mod cleanup;
 mod firewall;
 mod ground;

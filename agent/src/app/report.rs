@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     admin::status::{Component, Ignored, Status},
-    reconcile::{allow::Decision, renewal::OwnLease, run::Report},
+    reconcile::{allow::Decision, network::ConfigState, renewal::OwnLease, run::Report},
     store::etcd::Health,
 };
 
@@ -29,6 +29,8 @@ pub struct Told {
     pub lease: OwnLease,
     /// The rules.
     pub rules: RulesState,
+    /// The network config.
+    pub network: ConfigState,
     /// `subnet.env`.
     pub subnet_file: FileState,
 }
@@ -44,6 +46,7 @@ pub async fn tell(
     (mut way, mut kept): (watch::Receiver<Health>, watch::Receiver<usize>),
     mut lease: watch::Receiver<OwnLease>,
     mut rules: watch::Receiver<RulesState>,
+    mut network: watch::Receiver<ConfigState>,
 ) {
     let mut was_ready = false;
     loop {
@@ -57,6 +60,7 @@ pub async fn tell(
             kept: *kept.borrow_and_update(),
             lease: lease.borrow_and_update().clone(),
             rules: rules.borrow_and_update().clone(),
+            network: network.borrow_and_update().clone(),
             subnet_file: file.state().clone(),
         };
         let status = status(&ground, &now);
@@ -71,6 +75,7 @@ pub async fn tell(
             changed = kept.changed() => changed.is_err(),
             changed = lease.changed() => changed.is_err(),
             changed = rules.changed() => changed.is_err(),
+            changed = network.changed() => changed.is_err(),
         };
         if ended {
             return;
@@ -153,6 +158,7 @@ pub fn status(ground: &Status, told: &Told) -> Status {
         kept,
         lease,
         rules,
+        network,
         subnet_file,
     } = told;
     let mut components = vec![
@@ -198,6 +204,10 @@ pub fn status(ground: &Status, told: &Told) -> Status {
         match rules {
             Ok(detail) => Component::good("firewall", detail),
             Err(why) => Component::bad("firewall", why),
+        },
+        match network {
+            Ok(detail) => Component::good("config", detail),
+            Err(why) => Component::bad("config", why),
         },
         match subnet_file {
             Ok(path) => Component::good("subnet_file", path),

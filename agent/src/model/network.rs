@@ -1,10 +1,11 @@
 //! The cluster's network configuration, as all nodes read it from the store.
 
+mod change;
 mod parse;
 
 use ipnet::Ipv4Net;
 
-pub use self::parse::ConfigError;
+pub use self::{change::Change, parse::ConfigError};
 use super::net::{Mtu, Subnet, Vni};
 
 /// `<prefix>/config`, checked, with defaults filled in.

@@ -74,6 +74,10 @@ pub enum HostOp {
     PutRoute(Route),
     /// Removes a route.
     DeleteRoute(Route),
+    /// Adds a route that leads nowhere, unless one leads there already.
+    PutBlackhole(IpNet),
+    /// Removes it.
+    DeleteBlackhole(IpNet),
 }
 
 impl fmt::Display for HostOp {
@@ -121,6 +125,8 @@ impl fmt::Display for HostOp {
             }
             Self::PutRoute(route) => write!(f, "put route {}", route.destination),
             Self::DeleteRoute(route) => write!(f, "remove route {}", route.destination),
+            Self::PutBlackhole(net) => write!(f, "put blackhole {net}"),
+            Self::DeleteBlackhole(net) => write!(f, "remove blackhole {net}"),
         }
     }
 }

@@ -13,6 +13,7 @@ use super::{
     desired::{Guard, KernelDefaults},
     leases::StoreNews,
     pass::Memory,
+    pulse::Pulse,
     renewal::OwnLease,
     underlay::UplinkWatch,
 };
@@ -67,6 +68,10 @@ pub struct Reconciler<N, D> {
     pub guard: Guard,
     /// Whether ports of bridges have programs of their own.
     pub hook_ports: bool,
+    /// What of the cluster configuration may change meanwhile.
+    pub networks: watch::Receiver<NetworkConfig>,
+    /// Our sign of life.
+    pub pulse: Arc<Pulse>,
     /// What was learned.
     pub memory: Memory,
 }
@@ -139,7 +144,9 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
         let mut retry = RETRY;
         let mut rules = self.allow.rules.clone();
         let mut own_lease = self.own_lease.clone();
+        let mut networks = self.networks.clone();
         loop {
+            self.pulse.beat();
             let at = if dirty { not_before } else { next };
             let wake = tokio::select! {
                 heard = news.recv() => match heard {
@@ -149,6 +156,10 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
                 Some(_) = changes.next() => Wake::Host,
                 () = rules_changed(&mut rules) => Wake::Host,
                 Ok(()) = own_lease.changed() => Wake::Host,
+                new = network_changed(&mut networks) => {
+                    self.network = new;
+                    Wake::Host
+                }
                 Some(event) = conntrack.next() => Wake::Flow(event),
                 () = sleep_until(settle_at.unwrap_or(at)), if settle_at.is_some() => Wake::Settle,
                 () = sleep_until(at) => Wake::Timer,
@@ -247,6 +258,14 @@ async fn rules_changed(rules: &mut Option<watch::Receiver<Arc<RulesRead>>>) {
     }
     *rules = None;
     std::future::pending().await
+}
+
+/// Waits for another cluster configuration; for ever where nobody follows it.
+async fn network_changed(networks: &mut watch::Receiver<NetworkConfig>) -> NetworkConfig {
+    if networks.changed().await.is_err() {
+        std::future::pending().await
+    }
+    networks.borrow_and_update().clone()
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use futures::{Stream, channel::mpsc, stream};
 
 use self::state::State;
 use super::{
-    LeaseStore, OnTwin, Retaken, StoreError,
+    Bells, LeaseStore, OnTwin, Retaken, StoreError,
     etcd::{codec, keys::Keys},
     record::{self, Found},
 };
@@ -167,6 +167,12 @@ impl LeaseStore for MemoryStore {
             Some(found) => record::network(key, &found.value),
             None => Err(StoreError::ConfigMissing { key }),
         }
+    }
+
+    async fn watch_network(&self) -> Result<Bells, StoreError> {
+        let (sender, receiver) = mpsc::unbounded();
+        self.call()?.bells.push(sender);
+        Ok(futures::StreamExt::boxed(receiver))
     }
 
     async fn snapshot(&self) -> Result<Snapshot, StoreError> {

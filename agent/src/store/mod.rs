@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use futures::Stream;
+use futures::{Stream, stream::BoxStream};
 
 use crate::model::{
     lease::{Claim, Lease, LeaseEvent, Revision, Snapshot},
@@ -74,6 +74,9 @@ pub enum StoreError {
     },
 }
 
+/// Says that something may have changed, not what.
+pub type Bells = BoxStream<'static, Result<(), StoreError>>;
+
 /// What came of taking a subnet again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Retaken {
@@ -106,6 +109,10 @@ pub trait LeaseStore: Send + Sync + 'static {
 
     /// Reads and checks the network config.
     fn network(&self) -> impl Future<Output = Result<NetworkConfig, StoreError>> + Send;
+
+    /// Rings for each change of the network config from now on, which is then to be read. Ends with
+    /// an error, or when the store closes it: then it may have changed, too.
+    fn watch_network(&self) -> impl Future<Output = Result<Bells, StoreError>> + Send;
 
     /// Reads every lease at one revision.
     fn snapshot(&self) -> impl Future<Output = Result<Snapshot, StoreError>> + Send;

@@ -76,6 +76,7 @@ contract! {
         a_twin_is_told_and_overwritten_only_when_asked;
     watching:
         changes_are_followed
+        changes_of_the_config_ring
         an_ipv4_half_is_followed
         a_bad_record_touches_no_other
         siblings_of_the_prefix_are_not_ours

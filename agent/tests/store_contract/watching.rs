@@ -51,6 +51,24 @@ pub async fn changes_are_followed(bench: &impl Bench) {
     assert!(at > changed.modified);
 }
 
+pub async fn changes_of_the_config_ring(bench: &impl Bench) {
+    let node = bench.node();
+    let mut bells = node.watch_network().await.unwrap();
+    let written = r#"{"Network":"10.99.0.0/16","Backend":{"Type":"vxlan"}}"#;
+    // A lease does not ring, or it would be taken for the first of the two.
+    bench.put(&key("10.42.1.0-24"), &value(1), true).await;
+    bench.put(&format!("{PREFIX}/config"), written, false).await;
+    soon("a ring", bells.next()).await.unwrap().unwrap();
+    let read = node.network().await.unwrap();
+    assert_eq!(read.network.to_string(), "10.99.0.0/16");
+    bench.delete(&format!("{PREFIX}/config")).await;
+    soon("a ring", bells.next()).await.unwrap().unwrap();
+    assert!(matches!(
+        node.network().await,
+        Err(StoreError::ConfigMissing { .. })
+    ));
+}
+
 pub async fn an_ipv4_half_is_followed(bench: &impl Bench) {
     let node = bench.node();
     let alone = key("10.42.1.0-24");

@@ -59,6 +59,13 @@ pub(super) fn change(host: &mut ObservedHost, op: &HostOp) -> Result<(), i32> {
         HostOp::DeleteRoute(route) => {
             host.routes.remove(route);
         }
+        HostOp::PutBlackhole(net) => {
+            let mut others = host.routes.iter();
+            if !others.any(|other| (other.destination, other.metric) == (*net, 0)) {
+                host.nowhere.insert(*net);
+            }
+        }
+        HostOp::DeleteBlackhole(net) => _ = host.nowhere.remove(net),
     }
     Ok(())
 }

@@ -104,6 +104,8 @@ impl Netlink for Rtnetlink {
             HostOp::DeleteTunnel(entry) => neighbours::delete_tunnel(calls, &call, *entry).await,
             HostOp::PutRoute(route) => routes::put(calls, &call, route).await,
             HostOp::DeleteRoute(route) => routes::delete(calls, &call, route).await,
+            HostOp::PutBlackhole(net) => routes::put_blackhole(calls, &call, *net).await,
+            HostOp::DeleteBlackhole(net) => routes::delete_blackhole(calls, &call, *net).await,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     route::{
@@ -70,6 +70,42 @@ pub(super) async fn delete(calls: &Calls, call: &str, route: &Route) -> Result<(
         .act(call, RouteNetlinkMessage::DelRoute(message), 0)
         .await;
     accept(result, &[libc::ESRCH, libc::ENOENT, libc::ENODEV])
+}
+
+/// Never beside another route: the kernel's own for a bridge's address is better than this one.
+pub(super) async fn put_blackhole(
+    calls: &Calls,
+    call: &str,
+    net: IpNet,
+) -> Result<(), NetlinkError> {
+    let mut message = blackhole(net);
+    message.header.scope = RouteScope::Universe;
+    let request = RouteNetlinkMessage::NewRoute(message);
+    let result = calls.act(call, request, NLM_F_CREATE | NLM_F_EXCL).await;
+    accept(result, &[libc::EEXIST])
+}
+
+pub(super) async fn delete_blackhole(
+    calls: &Calls,
+    call: &str,
+    net: IpNet,
+) -> Result<(), NetlinkError> {
+    let mut message = blackhole(net);
+    message.header.scope = RouteScope::NoWhere;
+    let request = RouteNetlinkMessage::DelRoute(message);
+    accept(calls.act(call, request, 0).await, &[libc::ESRCH])
+}
+
+fn blackhole(net: IpNet) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family(net.addr());
+    message.header.destination_prefix_length = net.prefix_len();
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.protocol = RouteProtocol::Boot;
+    message.header.kind = RouteType::BlackHole;
+    let destination = RouteAttribute::Destination(address(net.network()));
+    message.attributes.push(destination);
+    message
 }
 
 pub(super) async fn route_to(

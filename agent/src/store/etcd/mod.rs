@@ -1,5 +1,6 @@
 //! Leases in etcd v3.
 
+mod bells;
 mod claim;
 pub mod codec;
 mod config;
@@ -31,7 +32,7 @@ use crate::{
         network::NetworkConfig,
     },
     store::{
-        LeaseStore, OnTwin, Retaken, StoreError,
+        Bells, LeaseStore, OnTwin, Retaken, StoreError,
         record::{self, Raw},
     },
 };
@@ -162,6 +163,10 @@ impl LeaseStore for EtcdStore {
             return Err(StoreError::ConfigMissing { key });
         };
         record::network(key, &found.value)
+    }
+
+    async fn watch_network(&self) -> Result<Bells, StoreError> {
+        bells::open(&self.link, &self.keys.config()).await
     }
 
     async fn snapshot(&self) -> Result<Snapshot, StoreError> {

@@ -20,6 +20,8 @@ pub(super) struct State {
     pub(super) leases: Vec<i64>,
     pub(super) granted: i64,
     pub(super) watchers: Vec<mpsc::UnboundedSender<Result<LeaseEvent, StoreError>>>,
+    /// Who wants to know of the network config.
+    pub(super) bells: Vec<mpsc::UnboundedSender<Result<(), StoreError>>>,
     /// What the next calls answer: an error, or `None` for what they would.
     pub(super) faults: VecDeque<Option<StoreError>>,
 }
@@ -56,6 +58,10 @@ impl State {
     }
 
     fn tell(&mut self, keys: &Keys, change: Change) {
+        if change.raw.key == keys.config().as_bytes() {
+            self.bells
+                .retain(|bell| bell.unbounded_send(Ok(())).is_ok());
+        }
         if change.raw.key.starts_with(keys.leases().as_bytes()) {
             self.watchers
                 .retain(|watcher| watcher.unbounded_send(Ok(change.event(keys))).is_ok());

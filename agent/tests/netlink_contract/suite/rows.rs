@@ -82,6 +82,32 @@ pub async fn tunnel_entries_come_and_go<N: Netlink>(host: N) {
     assert!(host.observe().await.unwrap().tunnel_fdb.is_empty());
 }
 
+pub async fn a_blackhole_never_stands_beside_a_route<N: Netlink>(host: N) {
+    let up = link(&host, "up0").await;
+    let subnet = net("10.5.1.0/24");
+    for _ in 0..2 {
+        put(&host, HostOp::PutBlackhole(subnet)).await;
+        let observed = host.observe().await.unwrap();
+        assert_eq!(observed.nowhere.iter().collect::<Vec<_>>(), [&subnet]);
+    }
+    for _ in 0..2 {
+        put(&host, HostOp::DeleteBlackhole(subnet)).await;
+        assert!(host.observe().await.unwrap().nowhere.is_empty());
+    }
+    let route = Route {
+        destination: subnet,
+        gateway: None,
+        link: up,
+        onlink: false,
+        metric: 0,
+        protocol: BOOT,
+    };
+    put(&host, HostOp::PutRoute(route)).await;
+    put(&host, HostOp::PutBlackhole(subnet)).await;
+    let observed = host.observe().await.unwrap();
+    assert!(observed.nowhere.is_empty() && observed.routes.contains(&route));
+}
+
 pub async fn routes_come_and_go<N: Netlink>(host: N) {
     let overlay = overlay(&host).await;
     let up = link(&host, "up0").await;

@@ -92,6 +92,8 @@ impl World {
             allow,
             guard: crate::reconcile::desired::Guard::default(),
             hook_ports: true,
+            networks: watch::channel(NetworkConfig::parse(config).unwrap()).1,
+            pulse: Arc::default(),
             memory: Memory::default(),
         };
         let (news, heard) = mpsc::channel(64);
