@@ -11,7 +11,7 @@
 mod netns;
 
 use ipnet::Ipv4Net;
-use weft::firewall::{FirewallConfig, Iptables};
+use weft::firewall::{FirewallConfig, Iptables, Nftables};
 
 use self::netns::{in_fresh_netns, run};
 
@@ -148,5 +148,90 @@ fn a_table_that_cannot_be_read_back_is_left_alone() {
         let error = iptables.ensure(&CONFIG).await.unwrap_err().to_string();
         assert!(error.contains("table nat"), "{error}");
         assert_eq!(run("nft list table ip nat"), before);
+    });
+}
+
+fn listed() -> String {
+    run("nft -s list ruleset")
+}
+
+#[test]
+fn nftables_rules_are_made_once_and_removed_without_a_trace() {
+    in_fresh_netns(|| async {
+        let mut nft = Nftables::new(1);
+        assert!(nft.ensure(&CONFIG).await.unwrap());
+        let made = listed();
+        assert_eq!(made.matches("10.5.0.0/16").count(), 9, "{made}");
+        assert!(!nft.ensure(&CONFIG).await.unwrap(), "{made}");
+        // A restarted agent finds them as they should be.
+        assert!(!Nftables::new(1).ensure(&CONFIG).await.unwrap(), "{made}");
+        run("nft add table ip6 flannel-ipv6");
+        assert!(nft.remove().await.unwrap());
+        assert!(!nft.remove().await.unwrap());
+        assert_eq!(listed(), "");
+    });
+}
+
+#[test]
+fn what_a_stranger_does_to_nftables_rules_is_repaired() {
+    in_fresh_netns(|| async {
+        let mut nft = Nftables::new(1);
+        nft.ensure(&CONFIG).await.unwrap();
+        let wanted = listed();
+        for damage in [
+            "flush chain ip flannel-ipv4 postrtg",
+            "insert rule ip flannel-ipv4 postrtg return",
+            "add rule ip flannel-ipv4 forward drop",
+            "delete table ip flannel-ipv4",
+            "flush chain ip weft-1 postrouting",
+            "delete table ip weft-1",
+            "chain ip flannel-ipv4 forward { policy drop; }",
+        ] {
+            run(&format!("nft {damage}"));
+            assert_ne!(listed(), wanted, "{damage}");
+            assert!(nft.ensure(&CONFIG).await.unwrap(), "{damage}");
+            assert!(!nft.ensure(&CONFIG).await.unwrap(), "{damage}");
+            // What was made again is printed after the others.
+            let sorted = |text: &str| {
+                let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+                lines.sort();
+                lines
+            };
+            assert_eq!(sorted(&listed()), sorted(&wanted), "{damage}");
+        }
+        run("nft add table ip stranger");
+        nft.remove().await.unwrap();
+        assert_eq!(listed().trim(), "table ip stranger {\n}");
+    });
+}
+
+#[test]
+fn nftables_rules_of_two_networks_stand_side_by_side() {
+    in_fresh_netns(|| async {
+        let second = FirewallConfig {
+            network: "10.6.0.0/16".parse().unwrap(),
+            subnet: "10.6.9.0/24".parse().unwrap(),
+            vni: 2,
+            ..CONFIG
+        };
+        let (mut one, mut two) = (Nftables::new(1), Nftables::new(2));
+        one.beside(vec![second.network]);
+        two.beside(vec![CONFIG.network]);
+        assert!(one.ensure(&CONFIG).await.unwrap());
+        assert!(two.ensure(&second).await.unwrap());
+        assert!(!one.ensure(&CONFIG).await.unwrap(), "{}", listed());
+        assert!(!two.ensure(&second).await.unwrap(), "{}", listed());
+        one.remove().await.unwrap();
+        let left = listed();
+        assert!(!left.contains("10.5.") && left.contains("10.6."), "{left}");
+        assert!(!two.ensure(&second).await.unwrap(), "{left}");
+        // Of an earlier network nothing is left.
+        let moved = FirewallConfig {
+            network: "10.7.0.0/16".parse().unwrap(),
+            subnet: "10.7.9.0/24".parse().unwrap(),
+            ..second
+        };
+        assert!(two.ensure(&moved).await.unwrap());
+        assert!(!listed().contains("10.6."), "{}", listed());
     });
 }

@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use super::{
     Failure, blackhole,
-    firewall::{self, RulesState},
+    firewall::{self, Manager, RulesState},
     ground, lock,
     prepare::{self, Movers},
     renumber,
@@ -166,7 +166,9 @@ async fn serve(
         || store.network(),
     )
     .await?;
-    let _lock = lock::take(network.vni).map_err(Failure::Usage)?;
+    let mut lock = lock::take(network.vni).map_err(Failure::Usage)?;
+    lock.claim(network.network)
+        .map_err(|error| Failure::Usage(format!("/run/weft: {error}")))?;
 
     let underlay = Underlay::new(&uplink, &network);
     let host = netlink
@@ -346,7 +348,13 @@ fn spawn_firewall(
             random_fully: config.random_fully,
             forward: config.forward,
         };
-        tasks.spawn(firewall::keep(rules, config.firewall_every, state));
+        let manager = if network.nftables {
+            Manager::Nftables
+        } else {
+            Manager::Iptables
+        };
+        let every = config.firewall_every;
+        tasks.spawn(firewall::keep(rules, manager, network.vni, every, state));
     }
     rules
 }

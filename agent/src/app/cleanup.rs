@@ -6,14 +6,13 @@ use anyhow::bail;
 use ipnet::IpNet;
 
 use super::{
-    lock,
+    firewall, lock,
     release::{Owner, Released, release},
     verbs::print,
 };
 use crate::{
     cli::CleanupArgs,
     datapath::ebpf::leftovers,
-    firewall::Iptables,
     model::net::Vni,
     netlink::{HostOp, Netlink as _, kernel::Rtnetlink},
     outputs::subnet_env::SubnetEnv,
@@ -144,14 +143,11 @@ async fn remove(args: &CleanupArgs, vni: Vni, done: &mut Done) -> anyhow::Result
             let outcome = netlink.apply(&delete).await.map_err(Into::into);
             done.keep(&format!("blackhole {own}"), outcome);
         }
-        done.keep("firewall rules", remove_rules().await);
+        let outcome = firewall::remove(vni).await.map_err(Into::into);
+        done.keep("firewall rules", outcome);
         let outcome = fs::remove_file(&args.subnet_file).map_err(Into::into);
         done.keep(&args.subnet_file.display().to_string(), outcome);
     }
     lock::remove(vni);
     Ok(())
-}
-
-async fn remove_rules() -> anyhow::Result<()> {
-    Iptables::open().await?.remove().await.map_err(Into::into)
 }

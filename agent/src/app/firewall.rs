@@ -3,21 +3,50 @@
 use std::time::Duration;
 
 use tokio::{sync::watch, time::sleep};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
-use crate::firewall::{FirewallConfig, Iptables};
+use super::lock;
+use crate::{
+    firewall::{FirewallConfig, FirewallError, Iptables, Nftables},
+    model::net::Vni,
+};
 
 /// State of the rules: in words, and whether they are in place.
 pub type RulesState = Result<String, String>;
 
+/// Where the rules are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manager {
+    /// As flannel has them, unless asked otherwise.
+    Iptables,
+    /// With `EnableNFTables`.
+    Nftables,
+}
+
 /// Looks, repairs, and tells, until it is dropped.
-pub async fn keep(config: FirewallConfig, every: Duration, state: watch::Sender<RulesState>) {
+pub async fn keep(
+    config: FirewallConfig,
+    manager: Manager,
+    vni: Vni,
+    every: Duration,
+    state: watch::Sender<RulesState>,
+) {
     let mut repaired = 0u64;
+    let mut nft = Nftables::new(vni.get());
+    let mut other_is_gone = false;
     loop {
-        let outcome = match Iptables::open().await {
-            Ok(iptables) => iptables.ensure(&config).await,
-            Err(error) => Err(error),
+        nft.beside(lock::networks(vni));
+        let mut outcome = match manager {
+            Manager::Iptables => ensure_iptables(&config, vni).await,
+            Manager::Nftables => nft.ensure(&config).await,
         };
+        // After ours are in place: there is no moment without any.
+        if outcome.is_ok() && !other_is_gone {
+            match remove_other(manager, &mut nft, vni).await {
+                Ok(()) => other_is_gone = true,
+                Err(error) => outcome = Err(error),
+            }
+        }
         let now = match outcome {
             Ok(changed) => {
                 if changed {
@@ -41,4 +70,38 @@ pub async fn keep(config: FirewallConfig, every: Duration, state: watch::Sender<
         });
         sleep(every).await;
     }
+}
+
+async fn ensure_iptables(config: &FirewallConfig, vni: Vni) -> Result<bool, FirewallError> {
+    let iptables = Iptables::open().await?.beside(&lock::networks(vni));
+    iptables.ensure(config).await
+}
+
+/// What an earlier run, or flannel, left with the manager that is not asked for.
+async fn remove_other(manager: Manager, nft: &mut Nftables, vni: Vni) -> Result<(), FirewallError> {
+    let removed = match manager {
+        Manager::Iptables => nft.remove().await.map(drop),
+        Manager::Nftables => remove_iptables(vni).await,
+    };
+    match removed {
+        // Nothing of it can be there.
+        Err(error @ FirewallError::Missing { .. }) => {
+            debug!(%error, "no rules of the other kind");
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+async fn remove_iptables(vni: Vni) -> Result<(), FirewallError> {
+    let iptables = Iptables::open().await?.beside(&lock::networks(vni));
+    iptables.remove().await
+}
+
+/// Removes the rules of one network, by whichever manager they were made.
+pub async fn remove(vni: Vni) -> Result<(), FirewallError> {
+    let mut nft = Nftables::new(vni.get());
+    nft.beside(lock::networks(vni));
+    remove_other(Manager::Iptables, &mut nft, vni).await?;
+    remove_other(Manager::Nftables, &mut nft, vni).await
 }

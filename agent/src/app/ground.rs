@@ -70,9 +70,6 @@ pub fn check(
     if network.direct_routing {
         warn!("DirectRouting of the network config is not supported yet: every peer is tunnelled");
     }
-    if network.nftables {
-        warn!("EnableNFTables of the network config is not supported yet: rules go to iptables");
-    }
     Ok(())
 }
 

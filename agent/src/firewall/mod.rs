@@ -1,14 +1,17 @@
-//! flannel's iptables rules, and one of our own in front of them: containers talk to containers
-//! of other nodes by their own address, whatever else rewrites addresses on this host.
+//! flannel's rules, in iptables or in nftables, and one of our own in front of them: containers
+//! talk to containers of other nodes by their own address, whatever else rewrites addresses on this
+//! host.
 
+mod nftables;
 mod rules;
 
 use std::{io, process::Stdio};
 
+use ipnet::Ipv4Net;
 use tokio::{io::AsyncWriteExt, process::Command};
 
-pub use self::rules::FirewallConfig;
 use self::rules::Wanted;
+pub use self::{nftables::Nftables, rules::FirewallConfig};
 
 /// Another program may hold the lock of the tables for a moment.
 const WAIT: &str = "--wait=5";
@@ -25,12 +28,12 @@ const UNREADABLE: &str = "is incompatible, use 'nft' tool";
 #[derive(Debug, thiserror::Error)]
 pub enum FirewallError {
     /// A program is missing.
-    #[error(
-        "{program} is not installed; install the Debian package iptables, or pass --ip-masq=false --iptables-forward-rules=false"
-    )]
+    #[error("{program} is not installed; {remedy}")]
     Missing {
         /// The program.
         program: String,
+        /// What to do about it.
+        remedy: &'static str,
     },
     /// Cannot be read back, so that repairing would add the same rules for ever.
     #[error(
@@ -67,6 +70,7 @@ pub enum FirewallError {
 pub struct Iptables {
     program: String,
     random_fully: bool,
+    others: Vec<Ipv4Net>,
 }
 
 impl Iptables {
@@ -82,7 +86,15 @@ impl Iptables {
         Ok(Self {
             program: program.to_owned(),
             random_fully: knows_random_fully(&version),
+            others: Vec::new(),
         })
+    }
+
+    /// Leaves the rules of these networks to their own agents.
+    #[must_use]
+    pub fn beside(mut self, others: &[Ipv4Net]) -> Self {
+        self.others = others.to_vec();
+        self
     }
 
     /// Puts the rules in place and in order; says whether anything had to be written.
@@ -91,18 +103,18 @@ impl Iptables {
             random_fully: config.random_fully && self.random_fully,
             ..*config
         };
-        self.make(&Wanted::all(&config)).await
+        self.make(Wanted::all(&config)).await
     }
 
     /// Removes all that is ours, by whichever configuration it was made.
     pub async fn remove(&self) -> Result<(), FirewallError> {
-        self.make(&Wanted::none()).await.map(drop)
+        self.make(Wanted::none()).await.map(drop)
     }
 
-    async fn make(&self, wanted: &[Wanted]) -> Result<bool, FirewallError> {
+    async fn make(&self, wanted: [Wanted; 2]) -> Result<bool, FirewallError> {
         let mut repaired = false;
         for table in wanted {
-            repaired |= self.make_table(table).await?;
+            repaired |= self.make_table(&table.beside(&self.others)).await?;
         }
         Ok(repaired)
     }
@@ -146,6 +158,16 @@ async fn run(program: &str, args: &[&str], input: &str) -> Result<String, Firewa
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => FirewallError::Missing {
             program: program.to_owned(),
+            remedy: match program {
+                "nft" => {
+                    "install the Debian package nftables, or take EnableNFTables out of the \
+                     network config"
+                }
+                _ => {
+                    "install the Debian package iptables, or pass --ip-masq=false \
+                     --iptables-forward-rules=false"
+                }
+            },
         },
         _ => FirewallError::Run {
             program: program.to_owned(),

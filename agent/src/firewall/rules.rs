@@ -4,7 +4,7 @@
 use ipnet::Ipv4Net;
 
 /// Comment of our own rule, by which it is found again.
-const OWN_COMMENT: &str = "weft: containers keep their address";
+pub(super) const OWN_COMMENT: &str = "weft: containers keep their address";
 /// kube-proxy's mark on what it will masquerade by itself.
 const KUBE_MARK: &str = "0x4000/0x4000";
 const MASQ_COMMENT: &str = "flanneld masq";
@@ -27,7 +27,8 @@ pub struct FirewallConfig {
     pub forward: bool,
 }
 
-/// A table of ours: a chain that is all ours, reached by a jump, and a rule in front of it.
+/// A table of ours: a chain of ours, reached by a jump, and a rule in front of it. Agents of other
+/// networks on this host have their rules in the same chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Wanted {
     /// Table name.
@@ -41,6 +42,8 @@ pub(super) struct Wanted {
     rules: Vec<String>,
     /// Comment on the jump and on all rules of the chain.
     comment: &'static str,
+    /// Networks whose rules are not ours.
+    others: Vec<Ipv4Net>,
 }
 
 impl Wanted {
@@ -86,6 +89,7 @@ impl Wanted {
                 chain: "FLANNEL-POSTRTG",
                 rules: Vec::new(),
                 comment: MASQ_COMMENT,
+                others: Vec::new(),
             },
             Self {
                 table: "filter",
@@ -94,18 +98,26 @@ impl Wanted {
                 chain: "FLANNEL-FWD",
                 rules: Vec::new(),
                 comment: FORWARD_COMMENT,
+                others: Vec::new(),
             },
         ]
+    }
+
+    /// The same where these networks of the host are other agents'.
+    pub(super) fn beside(mut self, others: &[Ipv4Net]) -> Self {
+        self.others = others.iter().map(Ipv4Net::trunc).collect();
+        self
     }
 
     /// What `iptables-restore --noflush` needs to be fed, given what `iptables-save` printed of
     /// this table; `None` when everything is in place.
     pub(super) fn repair(&self, saved: &str) -> Option<String> {
         let found = Found::read(saved, self);
+        let chain = self.chain(&found);
         let mut lines = Vec::new();
 
         // Only the exact wanted rules stay, once; the first one only where it belongs.
-        let jump = (!self.rules.is_empty()).then(|| self.jump());
+        let jump = (!chain.is_empty()).then(|| self.jump());
         let mut jump_stays = false;
         let first_stays = self.first_is_in_place(&found);
         for rule in &found.parent {
@@ -123,18 +135,14 @@ impl Wanted {
             lines.push(format!("-I {} 1 {first}", self.parent));
         }
 
-        let rewrite = found.has_chain == self.rules.is_empty() || found.chain != self.rules;
-        if rewrite && self.rules.is_empty() {
+        let rewrite = found.has_chain == chain.is_empty() || !self.chain_is_in_place(&found);
+        if rewrite && chain.is_empty() {
             lines.push(format!("-F {}", self.chain));
             lines.push(format!("-X {}", self.chain));
         } else if rewrite {
             // Naming a chain makes it, or empties it.
             lines.insert(0, format!(":{} - [0:0]", self.chain));
-            lines.extend(
-                self.rules
-                    .iter()
-                    .map(|rule| format!("-A {} {rule}", self.chain)),
-            );
+            lines.extend(chain.iter().map(|rule| format!("-A {} {rule}", self.chain)));
         }
         if let Some(jump) = jump.filter(|_| !jump_stays) {
             lines.push(format!("-A {} {jump}", self.parent));
@@ -145,14 +153,50 @@ impl Wanted {
         Some(format!("*{}\n{}\nCOMMIT\n", self.table, lines.join("\n")))
     }
 
+    /// The whole chain as it should be: what all networks begin with, what others have, ours.
+    fn chain<'a>(&'a self, found: &Found<'a>) -> Vec<&'a str> {
+        let others: Vec<&str> = found.others(self).collect();
+        let own = self.rules.iter().map(String::as_str);
+        let (shared, own): (Vec<&str>, Vec<&str>) = own.partition(|rule| is_shared(rule));
+        let shared = match shared.as_slice() {
+            [] if !others.is_empty() => {
+                let there = found.chain.iter().copied();
+                there.filter(|rule| is_shared(rule)).take(1).collect()
+            }
+            _ => shared,
+        };
+        [shared, others, own].concat()
+    }
+
+    /// Ours are there in order, and nothing that is nobody's. Where others' stand is no matter.
+    fn chain_is_in_place(&self, found: &Found<'_>) -> bool {
+        let wanted = self.chain(found);
+        let mine = |rules: &[&str]| -> Vec<String> {
+            let mine = rules.iter().filter(|rule| !self.is_others(rule));
+            mine.map(|rule| (*rule).to_owned()).collect()
+        };
+        let opening = wanted.iter().take_while(|rule| is_shared(rule)).count();
+        mine(&found.chain) == mine(&wanted) && found.chain.get(..opening) == wanted.get(..opening)
+    }
+
     /// At the front, and nowhere else: a deletion takes the first of equal rules, so that of two
-    /// the wrong one would stay.
+    /// the wrong one would stay. Agents of other networks want the front, too.
     fn first_is_in_place(&self, found: &Found<'_>) -> bool {
         let Some(first) = self.first.as_deref() else {
             return false;
         };
         let times = found.parent.iter().filter(|rule| **rule == first).count();
-        times == 1 && found.parent.first() == Some(&first)
+        let own = commented(OWN_COMMENT);
+        let mut before = found.parent.iter().take_while(|rule| **rule != first);
+        times == 1 && before.all(|rule| rule.contains(&own) && self.is_others(rule))
+    }
+
+    /// Whether a rule is another agent's, by the network that it names.
+    fn is_others(&self, rule: &str) -> bool {
+        self.others.iter().any(|network| {
+            let network = network.to_string();
+            rule.split(' ').any(|word| word == network)
+        })
     }
 
     fn jump(&self) -> String {
@@ -162,9 +206,10 @@ impl Wanted {
     /// Whether a rule of the parent is one that we, or a flannel before us, put there. Older
     /// flannels kept all of their rules in the parent.
     fn is_ours(&self, rule: &str) -> bool {
-        rule.contains(&commented(self.comment))
+        let by_form = rule.contains(&commented(self.comment))
             || (self.table == "nat" && rule.contains(&commented(OWN_COMMENT)))
-            || rule.ends_with(&format!("-j {}", self.chain))
+            || rule.ends_with(&format!("-j {}", self.chain));
+        by_form && !self.is_others(rule)
     }
 }
 
@@ -176,6 +221,11 @@ struct Found<'saved> {
 }
 
 impl<'saved> Found<'saved> {
+    fn others(&self, wanted: &Wanted) -> impl Iterator<Item = &'saved str> {
+        let there = self.chain.iter().copied();
+        there.filter(|rule| wanted.is_others(rule))
+    }
+
     fn read(saved: &'saved str, wanted: &Wanted) -> Self {
         let mut found = Self {
             parent: Vec::new(),
@@ -203,6 +253,11 @@ impl<'saved> Found<'saved> {
         }
         found
     }
+}
+
+/// Names no network, and is the same for all of them.
+fn is_shared(rule: &str) -> bool {
+    rule.starts_with("-m mark --mark ")
 }
 
 /// flannel's rules, in flannel's order.

@@ -140,6 +140,93 @@ fn removal_leaves_what_is_not_ours() {
 }
 
 #[test]
+fn agents_of_two_networks_leave_each_other_alone() {
+    let others = FirewallConfig {
+        network: "10.6.0.0/16".parse().unwrap(),
+        subnet: "10.6.1.0/24".parse().unwrap(),
+        vni: 2,
+        ..CONFIG
+    };
+    for table in 0..2 {
+        let of = |config: &FirewallConfig, beside: &FirewallConfig| {
+            let [nat, filter] = Wanted::all(config);
+            let wanted = if table == 0 { nat } else { filter };
+            wanted.beside(&[beside.network])
+        };
+        let (one, other) = (of(&CONFIG, &others), of(&others, &CONFIG));
+        let mut kernel = Kernel::default();
+        kernel.restore(&one.repair(&kernel.save(&one)).unwrap());
+        assert_eq!(one.repair(&kernel.save(&one)), None);
+        kernel.restore(&other.repair(&kernel.save(&one)).unwrap());
+        let both = kernel.save(&one);
+        assert_eq!(
+            (one.repair(&both), other.repair(&both)),
+            (None, None),
+            "{both}"
+        );
+        for network in [CONFIG.network, others.network] {
+            assert!(both.contains(&format!(" {network} ")), "{both}");
+        }
+        // The end of one leaves the other.
+        let mut ended = Wanted::none().into_iter();
+        let none = ended.nth(table).unwrap().beside(&[others.network]);
+        kernel.restore(&none.repair(&both).unwrap());
+        let left = kernel.save(&one);
+        assert!(!left.contains("10.5."), "{left}");
+        assert_eq!(other.repair(&left), None, "{left}");
+    }
+}
+
+/// As much of `iptables-restore` as the repairs use.
+#[derive(Default)]
+struct Kernel(std::collections::BTreeMap<String, Vec<String>>);
+
+impl Kernel {
+    fn save(&self, wanted: &Wanted) -> String {
+        let mut text = format!("*{}\n:{} ACCEPT [0:0]\n", wanted.table, wanted.parent);
+        for chain in self.0.keys().filter(|chain| **chain != wanted.parent) {
+            text.push_str(&format!(":{chain} - [0:0]\n"));
+        }
+        for (chain, rules) in &self.0 {
+            for rule in rules {
+                text.push_str(&format!("-A {chain} {rule}\n"));
+            }
+        }
+        text
+    }
+
+    fn restore(&mut self, text: &str) {
+        for line in text.lines() {
+            let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+            let (chain, rule) = rest.split_once(' ').unwrap_or((rest, ""));
+            let rules = || self.0.get(chain).cloned().unwrap_or_default();
+            let mut rules = rules();
+            match word {
+                "-A" => rules.push(rule.to_owned()),
+                "-I" => rules.insert(0, rule.strip_prefix("1 ").unwrap().to_owned()),
+                "-D" => {
+                    let at = rules.iter().position(|other| other == rule).unwrap();
+                    rules.remove(at);
+                }
+                "-F" => rules.clear(),
+                "-X" => {
+                    assert!(rules.is_empty());
+                    self.0.remove(chain);
+                    continue;
+                }
+                _ if word.starts_with(':') => {
+                    self.0
+                        .insert(word.trim_start_matches(':').to_owned(), Vec::new());
+                    continue;
+                }
+                _ => continue,
+            }
+            self.0.insert(chain.to_owned(), rules);
+        }
+    }
+}
+
+#[test]
 fn duplicates_and_flannels_older_rules_go() {
     let wanted = nat(&CONFIG);
     let jump = wanted.jump();
