@@ -17,11 +17,15 @@ use clap::{
 };
 use secrecy::SecretString;
 
-use self::flannel::{Typed, number, truth_value};
 pub use self::lease::{LeaseArgs, OnSubnetLost, ReleaseArgs};
+use self::{
+    flannel::Typed,
+    go::{number, truth_value},
+};
 use crate::{admin::dump::What, reconcile::leases};
 
 mod flannel;
+mod go;
 mod lease;
 
 /// Where a running agent answers.
@@ -324,6 +328,9 @@ pub struct DockerOptsArgs {
     /// Name of the combined one.
     #[arg(short, long, default_value = "DOCKER_OPTS")]
     pub key: String,
+    /// Writes there instead of printing.
+    #[arg(short = 'd', long)]
+    pub output: Option<PathBuf>,
     /// Leave out whether Docker should masquerade.
     #[arg(short = 'm', long)]
     pub no_ip_masq: bool,

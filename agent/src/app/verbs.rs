@@ -8,7 +8,11 @@ use crate::{
     admin::{dump, socket, status::Status},
     cli::{DockerOptsArgs, DumpArgs, Output, StatusArgs},
     model::net::Vni,
-    outputs::{docker_opts, subnet_env::SubnetEnv},
+    netlink::{Netlink as _, kernel::Rtnetlink},
+    outputs::{
+        docker_opts::{self, DockerEnv, DockerOpts},
+        subnet_env,
+    },
 };
 
 /// No agent answers.
@@ -66,15 +70,45 @@ pub fn dump(args: &DumpArgs) -> anyhow::Result<u8> {
 
 /// `weft docker-opts`.
 pub fn docker_opts(args: &DockerOptsArgs) -> anyhow::Result<u8> {
-    let env = SubnetEnv::read(&args.subnet_file).context("is the agent running?")?;
-    let options = docker_opts::DockerOpts {
+    let text = subnet_env::read(&args.subnet_file).context("is the agent running?")?;
+    let env = DockerEnv::parse(&text)?;
+    let options = DockerOpts {
         individual: args.individual,
         combined: args.combined,
         key: args.key.clone(),
+        before: std::env::var(&args.key).unwrap_or_default(),
         skip_ipmasq: args.no_ip_masq,
     };
-    print(docker_opts::render(&env, &options)?.trim_end())?;
+    let text = docker_opts::render(&env, &options)?;
+    match &args.output {
+        Some(path) => {
+            subnet_env::put(path, &text).with_context(|| path.display().to_string())?;
+        }
+        None => print(text.trim_end())?,
+    }
+    if let Some(bridge) = env.bridge {
+        refuse_routed(bridge.trunc())?;
+    }
     Ok(0)
+}
+
+/// What is behind a gateway cannot be on a bridge of this host: Docker would take it off the net.
+fn refuse_routed(subnet: ipnet::Ipv4Net) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let host = runtime.block_on(async { Rtnetlink::new()?.observe().await })?;
+    let mut routes = host.routes.iter();
+    let taken = routes.find_map(|route| {
+        let same = route.destination == ipnet::IpNet::V4(subnet);
+        route.gateway.filter(|_| same)
+    });
+    match taken {
+        None => Ok(()),
+        Some(gateway) => anyhow::bail!(
+            "{subnet} is routed by the gateway {gateway} on this host: Docker cannot have it"
+        ),
+    }
 }
 
 /// Prints; a reader that has seen enough is a success.

@@ -1,9 +1,41 @@
 //! Options for Docker's daemon, as flannel's `mk-docker-opts.sh` writes them.
 
-use super::subnet_env::SubnetEnv;
+use ipnet::Ipv4Net;
+
+use super::subnet_env::{EnvError, Variables};
+use crate::model::net::Mtu;
 
 /// The name of the combined variable when none is given.
 pub const DEFAULT_KEY: &str = "DOCKER_OPTS";
+
+/// What Docker needs of `subnet.env`. As with the script, what is missing there is left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DockerEnv {
+    /// Address and length of the containers' bridge.
+    pub bridge: Option<Ipv4Net>,
+    /// Whether the agent masquerades.
+    pub ip_masq: Option<bool>,
+    /// MTU of containers.
+    pub mtu: Option<Mtu>,
+}
+
+impl DockerEnv {
+    /// Reads the text of the file.
+    pub fn parse(text: &str) -> Result<Self, EnvError> {
+        let variables = Variables::read(text);
+        let env = Self {
+            bridge: variables.range("FLANNEL_SUBNET")?,
+            ip_masq: variables.truth("FLANNEL_IPMASQ")?,
+            mtu: variables.mtu("FLANNEL_MTU")?,
+        };
+        match env.bridge {
+            None if (env.ip_masq, env.mtu) == (None, None) => {
+                Err(EnvError::Missing("FLANNEL_SUBNET"))
+            }
+            _ => Ok(env),
+        }
+    }
+}
 
 /// What to write; with neither `individual` nor `combined`, both.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +46,8 @@ pub struct DockerOpts {
     pub combined: bool,
     /// The name of that one (`-k`).
     pub key: String,
+    /// Its value until now, which stays in front.
+    pub before: String,
     /// Leave the masquerading option out (`-m`).
     pub skip_ipmasq: bool,
 }
@@ -29,17 +63,19 @@ impl Default for DockerOpts {
             individual: false,
             combined: false,
             key: DEFAULT_KEY.to_owned(),
+            before: String::new(),
             skip_ipmasq: false,
         }
     }
 }
 
 /// The text of the file.
-pub fn render(env: &SubnetEnv, opts: &DockerOpts) -> Result<String, KeyError> {
+pub fn render(env: &DockerEnv, opts: &DockerOpts) -> Result<String, KeyError> {
     let DockerOpts {
         individual,
         combined,
         key,
+        before,
         skip_ipmasq,
     } = opts;
     let names_a_variable = key.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
@@ -49,12 +85,17 @@ pub fn render(env: &SubnetEnv, opts: &DockerOpts) -> Result<String, KeyError> {
     }
     let both = individual == combined;
     // In the order of the alphabet, as the shell lists variables.
-    let mut options = vec![("BIP", format!("--bip={}", env.bridge()))];
-    if !skip_ipmasq {
-        // When the agent masquerades, Docker must not, and the other way round.
-        options.push(("IPMASQ", format!("--ip-masq={}", !env.ip_masq)));
+    let mut options = Vec::new();
+    if let Some(bridge) = env.bridge {
+        options.push(("BIP", format!("--bip={bridge}")));
     }
-    options.push(("MTU", format!("--mtu={}", env.mtu)));
+    if let Some(masquerades) = env.ip_masq.filter(|_| !skip_ipmasq) {
+        // When the agent masquerades, Docker must not, and the other way round.
+        options.push(("IPMASQ", format!("--ip-masq={}", !masquerades)));
+    }
+    if let Some(mtu) = env.mtu {
+        options.push(("MTU", format!("--mtu={mtu}")));
+    }
 
     let mut text = String::new();
     if *individual || both {
@@ -67,20 +108,32 @@ pub fn render(env: &SubnetEnv, opts: &DockerOpts) -> Result<String, KeyError> {
             .iter()
             .map(|(_, option)| format!(" {option}"))
             .collect();
-        text.push_str(&format!("{key}=\"{all}\"\n"));
+        let before = quoted(before);
+        text.push_str(&format!("{key}=\"{before}{all}\"\n"));
     }
     Ok(text)
+}
+
+/// As it must stand between double quotes for a shell to read the same again.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::new();
+    for char in text.chars() {
+        if matches!(char, '"' | '\\' | '$' | '`') {
+            quoted.push('\\');
+        }
+        quoted.push(char);
+    }
+    quoted
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn env(ip_masq: bool) -> SubnetEnv {
-        let text = format!(
-            "FLANNEL_NETWORK=10.1.0.0/16\nFLANNEL_SUBNET=10.1.74.1/24\nFLANNEL_MTU=1472\nFLANNEL_IPMASQ={ip_masq}\n"
-        );
-        SubnetEnv::parse(&text).unwrap()
+    fn env(ip_masq: bool) -> DockerEnv {
+        let text =
+            format!("FLANNEL_SUBNET=10.1.74.1/24\nFLANNEL_MTU=1472\nFLANNEL_IPMASQ={ip_masq}\n");
+        DockerEnv::parse(&text).unwrap()
     }
 
     const INDIVIDUAL: &str = "DOCKER_OPT_BIP=\"--bip=10.1.74.1/24\"\nDOCKER_OPT_IPMASQ=\"--ip-masq=true\"\nDOCKER_OPT_MTU=\"--mtu=1472\"\n";
@@ -134,6 +187,37 @@ mod tests {
     fn masquerading_is_left_to_one_of_the_two() {
         let text = render(&env(true), &DockerOpts::default()).unwrap();
         assert!(text.contains("--ip-masq=false"), "{text}");
+    }
+
+    #[test]
+    fn a_value_that_is_there_stays_in_front() {
+        let opts = DockerOpts {
+            combined: true,
+            before: "--debug --label=\"a $b\"".to_owned(),
+            ..DockerOpts::default()
+        };
+        assert_eq!(
+            render(&env(false), &opts).unwrap(),
+            "DOCKER_OPTS=\"--debug --label=\\\"a \\$b\\\" --bip=10.1.74.1/24 --ip-masq=true --mtu=1472\"\n"
+        );
+    }
+
+    #[test]
+    fn what_the_file_lacks_is_left_out_and_what_is_wrong_is_told() {
+        let part = DockerEnv::parse("FLANNEL_SUBNET=10.1.74.1/24\nX=1\n").unwrap();
+        assert_eq!(
+            render(&part, &DockerOpts::default()).unwrap(),
+            "DOCKER_OPT_BIP=\"--bip=10.1.74.1/24\"\nDOCKER_OPTS=\" --bip=10.1.74.1/24\"\n"
+        );
+        for (text, told) in [
+            ("", "`FLANNEL_SUBNET` is missing"),
+            ("FLANNEL_IPMASQ=yes", "true or false"),
+            ("FLANNEL_SUBNET=10.1.74.1", "an IPv4 range"),
+            ("FLANNEL_MTU=big", "a number"),
+        ] {
+            let why = DockerEnv::parse(text).unwrap_err().to_string();
+            assert!(why.contains(told), "{why}");
+        }
     }
 
     #[test]

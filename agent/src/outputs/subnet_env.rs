@@ -80,67 +80,69 @@ impl SubnetEnv {
 
     /// Reads the text of such a file, flannel's too.
     pub fn parse(text: &str) -> Result<Self, EnvError> {
-        let variables = variables(text);
-        let get = |name| variables.get(name).ok_or(EnvError::Missing(name));
+        let variables = Variables::read(text);
         let range = |name| {
-            let value = get(name)?;
-            let net: Option<Ipv4Net> = value.parse().ok();
-            let net = net.map(|net| net.trunc());
-            net.ok_or_else(|| invalid(name, value, "an IPv4 range"))
+            let range = variables.range(name)?.ok_or(EnvError::Missing(name))?;
+            Ok(range.trunc())
         };
-        let mtu = get("FLANNEL_MTU")?;
-        let number: Option<u32> = mtu.parse().ok();
-        let number = number.and_then(|number| Mtu::try_from(number).ok());
-        let masq = get("FLANNEL_IPMASQ")?;
         Ok(Self {
             network: range("FLANNEL_NETWORK")?,
             subnet: range("FLANNEL_SUBNET")?,
-            mtu: number.ok_or_else(|| invalid("FLANNEL_MTU", mtu, "a number from 576"))?,
-            ip_masq: match masq.as_str() {
-                "true" => true,
-                "false" => false,
-                other => return Err(invalid("FLANNEL_IPMASQ", other, "true or false")),
-            },
+            mtu: variables
+                .mtu("FLANNEL_MTU")?
+                .ok_or(EnvError::Missing("FLANNEL_MTU"))?,
+            ip_masq: variables
+                .truth("FLANNEL_IPMASQ")?
+                .ok_or(EnvError::Missing("FLANNEL_IPMASQ"))?,
         })
     }
 
     /// Reads such a file.
     pub fn read(path: &Path) -> Result<Self, EnvError> {
-        let text = read_limited(path).map_err(|source| EnvError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-        Self::parse(&text)
+        Self::parse(&read(path)?)
     }
 
     /// Puts the file in place in one step: a runtime that reads it never sees half of it.
     pub fn write(&self, path: &Path) -> io::Result<()> {
-        let name = path
-            .file_name()
-            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"))?;
-        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
-        if let Some(dir) = dir {
-            create_dir(dir)?;
-        }
-        let mut hidden = std::ffi::OsString::from(".");
-        hidden.push(name);
-        let draft = path.with_file_name(hidden);
-        // What a crash left behind, and never through a link that somebody put there.
-        match fs::remove_file(&draft) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o644)
-            .open(&draft)?;
-        // The mode above is cut by the umask, and runtimes without root must read the file.
-        file.set_permissions(Permissions::from_mode(0o644))?;
-        file.write_all(self.text().as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&draft, path)
+        put(path, &self.text())
     }
+}
+
+/// The text of such a file.
+pub fn read(path: &Path) -> Result<String, EnvError> {
+    read_limited(path).map_err(|source| EnvError::Read {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Puts a file in place in one step, readable by everybody.
+pub fn put(path: &Path, text: &str) -> io::Result<()> {
+    let name = path
+        .file_name()
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"))?;
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    if let Some(dir) = dir {
+        create_dir(dir)?;
+    }
+    let mut hidden = std::ffi::OsString::from(".");
+    hidden.push(name);
+    let draft = path.with_file_name(hidden);
+    // What a crash left behind, and never through a link that somebody put there.
+    match fs::remove_file(&draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o644)
+        .open(&draft)?;
+    // The mode above is cut by the umask, and runtimes without root must read the file.
+    file.set_permissions(Permissions::from_mode(0o644))?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&draft, path)
 }
 
 /// The subnet that the last run was given, as flannel finds it: one range, host bits cut off.
@@ -163,6 +165,44 @@ pub fn read_previous(path: &Path) -> Option<Subnet> {
 fn bridge(subnet: Ipv4Net) -> Ipv4Net {
     let addr = Ipv4Addr::from(u32::from(subnet.network()).wrapping_add(1));
     Ipv4Net::new_assert(addr, subnet.prefix_len())
+}
+
+/// The variables of such a file.
+pub(super) struct Variables<'text>(BTreeMap<&'text str, String>);
+
+impl<'text> Variables<'text> {
+    pub(super) fn read(text: &'text str) -> Self {
+        Self(variables(text))
+    }
+
+    /// An address with its prefix, host bits kept.
+    pub(super) fn range(&self, name: &'static str) -> Result<Option<Ipv4Net>, EnvError> {
+        self.get(name, "an IPv4 range", |value| value.parse().ok())
+    }
+
+    pub(super) fn mtu(&self, name: &'static str) -> Result<Option<Mtu>, EnvError> {
+        self.get(name, "a number from 576", |value| {
+            Mtu::try_from(value.parse::<u32>().ok()?).ok()
+        })
+    }
+
+    pub(super) fn truth(&self, name: &'static str) -> Result<Option<bool>, EnvError> {
+        self.get(name, "true or false", |value| value.parse().ok())
+    }
+
+    fn get<T>(
+        &self,
+        name: &'static str,
+        want: &'static str,
+        read: impl Fn(&str) -> Option<T>,
+    ) -> Result<Option<T>, EnvError> {
+        let Some(value) = self.0.get(name) else {
+            return Ok(None);
+        };
+        read(value)
+            .map(Some)
+            .ok_or_else(|| invalid(name, value, want))
+    }
 }
 
 /// Lines of a dotenv file: `export`, quotes, blanks, comments and Windows line ends are allowed.
