@@ -22,6 +22,7 @@ mod release;
 mod renumber;
 mod report;
 mod subnet_file;
+mod systemd;
 mod verbs;
 
 /// Why `weft run` ends other than asked.

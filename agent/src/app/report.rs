@@ -9,6 +9,7 @@ use weft_common::stats::Hook;
 use super::{
     firewall::RulesState,
     subnet_file::{FileState, SubnetFile},
+    systemd,
 };
 use crate::{
     admin::status::{Component, Ignored, Status},
@@ -49,6 +50,7 @@ pub async fn tell(
     mut network: watch::Receiver<ConfigState>,
 ) {
     let mut was_ready = false;
+    let mut systemd_knows = false;
     loop {
         let report_now = report.borrow_and_update().clone();
         if report_now.complete {
@@ -67,6 +69,10 @@ pub async fn tell(
         if status.ready != was_ready {
             was_ready = status.ready;
             info!(ready = status.ready, peers = status.peers, "state changed");
+        }
+        if status.ready && !systemd_knows {
+            systemd::ready();
+            systemd_knows = true;
         }
         told.send_replace(status);
         let ended = tokio::select! {
