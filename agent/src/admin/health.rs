@@ -3,11 +3,23 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, extract::State, http::StatusCode, routing::get};
-use tokio::{net::TcpListener, sync::watch};
-use tracing::warn;
+use hyper::server::conn::http1;
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+use tokio::{
+    net::TcpListener,
+    sync::watch,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tracing::debug;
 
 use super::status::Status;
 use crate::reconcile::pulse::Pulse;
+
+/// Connections at a time.
+const MOST: usize = 64;
+/// Who takes longer to ask, or to listen, is let go.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 type Answer = (StatusCode, String);
 
@@ -27,14 +39,32 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(listener)
 }
 
-/// Answers until it is dropped.
+/// Answers until it is dropped. Whoever can reach the port can ask as often as they like, and must
+/// not be able to use up what the agent needs: few at a time, and none for long.
 pub async fn serve(listener: TcpListener, health: Health) {
     let router = Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .with_state(health);
-    if let Err(error) = axum::serve(listener, router).await {
-        warn!(%error, "health is not told any more");
+    let mut connections = JoinSet::new();
+    loop {
+        while connections.try_join_next().is_some() {}
+        if connections.len() >= MOST {
+            connections.join_next().await;
+        }
+        let Ok((stream, _)) = listener.accept().await else {
+            sleep(PATIENCE).await;
+            continue;
+        };
+        let service = TowerToHyperService::new(router.clone());
+        let answer = http1::Builder::new()
+            .keep_alive(false)
+            .serve_connection(TokioIo::new(stream), service);
+        connections.spawn(async move {
+            if !matches!(timeout(PATIENCE, answer).await, Ok(Ok(()))) {
+                debug!("who asked for health went away, or was let go");
+            }
+        });
     }
 }
 
@@ -122,6 +152,29 @@ mod tests {
         }
         assert!(get(address, "/").await.starts_with("HTTP/1.0 404"));
         assert_eq!(bind(address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        server.abort();
+    }
+
+    /// The clock is stopped: it moves when nobody has anything to do.
+    #[tokio::test(start_paused = true)]
+    async fn who_connects_and_says_nothing_is_let_go() {
+        let (_told, status) = watch::channel(Status::default());
+        let health = Health {
+            status,
+            pulse: Arc::default(),
+        };
+        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(serve(listener, health));
+        let mut idle = Vec::new();
+        for _ in 0..2 * MOST {
+            idle.push(tokio::net::TcpStream::connect(address).await.unwrap());
+        }
+        let answer = get(address, "/healthz").await;
+        assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
+        for mut stream in idle {
+            assert_eq!(stream.read(&mut [0; 8]).await.unwrap(), 0);
+        }
         server.abort();
     }
 

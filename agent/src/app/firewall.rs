@@ -89,6 +89,11 @@ async fn remove_other(manager: Manager, nft: &mut Nftables, vni: Vni) -> Result<
             debug!(%error, "no rules of the other kind");
             Ok(())
         }
+        // Who was told to change to nftables for that reason must not be told so again.
+        Err(error @ FirewallError::Unreadable { .. }) if manager == Manager::Nftables => {
+            warn!(%error, "rules of an earlier run may be left there");
+            Ok(())
+        }
         other => other,
     }
 }
