@@ -2,8 +2,9 @@
 
 use anyhow::{Context as _, Result, ensure};
 use weft_tests::{
+    command,
     etcd::PREFIX,
-    wait,
+    paths, wait,
     world::{CONFIG, Plan, World},
 };
 
@@ -12,9 +13,29 @@ use crate::{PATIENCE, ensure_ready, reach_each_other, refused, until_said};
 #[test]
 fn what_the_store_says_meanwhile() -> Result<()> {
     let world = World::start(&Plan::new("meanwhile"))?;
+    in_flannelds_place(&world).context("as flanneld")?;
     a_second_agent_is_refused(&world).context("a second agent")?;
     another_config_is_not_adopted(&world).context("another config")?;
     an_ipv4_half_makes_a_peer(&world).context("a lease of both families")
+}
+
+/// Under flanneld's name the program needs no verb.
+fn in_flannelds_place(world: &World) -> Result<()> {
+    let host = world.lab.host(0)?;
+    let name = host.folder().join("flanneld");
+    std::os::unix::fs::symlink(paths::weft()?, &name).context("a link")?;
+    let said = command::output(host.command(&name).arg("-version"))?;
+    let text = String::from_utf8_lossy(&said.stderr);
+    ensure!(
+        said.status.success() && text.starts_with("weft "),
+        "{said:?}"
+    );
+    let said = command::output(host.command(&name).args(["-iface", "eth7"]))?;
+    let text = String::from_utf8_lossy(&said.stderr);
+    ensure!(said.status.code() == Some(64), "{said:?}");
+    // By the same socket it is told of the first agent before anything else.
+    ensure!(text.contains("weft.sock"), "{text}");
+    Ok(())
 }
 
 /// It names the first one, soon, and disturbs nothing.
