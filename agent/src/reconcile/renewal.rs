@@ -10,7 +10,7 @@ use tokio::{
     sync::{Notify, watch},
     time::sleep,
 };
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::{
     clock::Clock,
@@ -95,6 +95,7 @@ impl<S: LeaseStore, C: Clock> Renewal<S, C> {
             published: lease.clone(),
             lease,
             found_other,
+            silent: false,
             strange_writes: 0,
             now: OwnLease::Held,
         };
@@ -135,6 +136,8 @@ struct Hold<S> {
     /// The record that is kept alive.
     lease: Lease,
     found_other: bool,
+    /// The store did not answer the last time, and that has been logged.
+    silent: bool,
     /// How often a second node has written our record since we came.
     strange_writes: u32,
     now: OwnLease,
@@ -145,6 +148,9 @@ impl<S: LeaseStore> Hold<S> {
     async fn attempt(&mut self) -> Result<(), String> {
         match self.store.renew(&self.lease).await {
             Ok(()) => {
+                if std::mem::take(&mut self.silent) {
+                    info!("our lease is renewed again");
+                }
                 if !matches!(self.now, OwnLease::Conflict(_)) {
                     self.now = OwnLease::Held;
                 }
@@ -154,7 +160,9 @@ impl<S: LeaseStore> Hold<S> {
                 if matches!(self.now, OwnLease::Conflict(_)) {
                     return self.follow_twin().await;
                 }
-                warn!(%subnet, why, "our lease is lost: taking it again");
+                if !self.now.is_lost() {
+                    warn!(%subnet, why, "our lease is lost: taking it again");
+                }
                 let retaken = self.store.retake(&self.published, OnTwin::Leave).await;
                 match retaken {
                     Ok(Retaken::Twin(twin)) => self.meet(twin).await,
@@ -162,7 +170,12 @@ impl<S: LeaseStore> Hold<S> {
                 }
             }
             Err(error) => {
-                warn!(%error, "our lease was not renewed: will retry");
+                if self.silent {
+                    debug!(%error, "our lease was not renewed again: will retry");
+                } else {
+                    warn!(%error, "our lease was not renewed: will retry");
+                }
+                self.silent = true;
                 Err(error.to_string())
             }
         }
