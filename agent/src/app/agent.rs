@@ -281,8 +281,7 @@ async fn serve(
         reported,
         (store.health(), kept_peers),
         own_lease.clone(),
-        rules,
-        network_state,
+        (rules, network_state),
     ));
 
     let reconciler = Reconciler::<Rtnetlink, EbpfDatapath> {

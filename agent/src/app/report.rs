@@ -46,8 +46,7 @@ pub async fn tell(
     mut report: watch::Receiver<Report>,
     (mut way, mut kept): (watch::Receiver<Health>, watch::Receiver<usize>),
     mut lease: watch::Receiver<OwnLease>,
-    mut rules: watch::Receiver<RulesState>,
-    mut network: watch::Receiver<ConfigState>,
+    (mut rules, mut network): (watch::Receiver<RulesState>, watch::Receiver<ConfigState>),
 ) {
     let mut was_ready = false;
     let mut systemd_knows = false;
