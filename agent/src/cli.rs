@@ -342,6 +342,10 @@ pub struct CleanupArgs {
     /// VXLAN network identifier of the network.
     #[arg(long, default_value_t = 1)]
     pub vni: u32,
+    /// Only programs and maps go: device, entries, rules and files stay, for a flanneld that takes
+    /// this host over. Connections live on.
+    #[arg(long)]
+    pub keep_network: bool,
     /// The subnet file to remove.
     #[arg(long, default_value = "/run/flannel/subnet.env")]
     pub subnet_file: PathBuf,

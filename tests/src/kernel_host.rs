@@ -101,7 +101,7 @@ pub fn lease_key(subnet: Ipv4Net) -> String {
     )
 }
 
-fn lease_value(peer: &Peer) -> String {
+pub fn lease_value(peer: &Peer) -> String {
     let Peer { public, mac, .. } = peer;
     format!(
         r#"{{"PublicIP":"{public}","PublicIPv6":null,"BackendType":"vxlan","BackendData":{{"VNI":1,"VtepMAC":"{mac}"}}}}"#

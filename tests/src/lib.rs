@@ -12,6 +12,7 @@ pub mod dialogue;
 pub mod docker;
 pub mod dump;
 pub mod etcd;
+pub mod flannel;
 pub mod frame;
 pub mod host;
 pub mod kernel_host;

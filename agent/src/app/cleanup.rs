@@ -128,6 +128,10 @@ async fn remove(args: &CleanupArgs, vni: Vni, done: &mut Done) -> anyhow::Result
             );
         }
     }
+    if args.keep_network {
+        lock::remove(vni);
+        return Ok(());
+    }
     if let Some(link) = device {
         let delete = HostOp::DeleteLink {
             link: link.index,
