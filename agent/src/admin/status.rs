@@ -36,6 +36,10 @@ pub struct Status {
     pub endpoints: usize,
     /// Leases that are left out, and records that cannot be read.
     pub ignored: Vec<Ignored>,
+    /// Everything that the store had said up to this revision is in place; none while something
+    /// is not.
+    #[serde(default)]
+    pub applied_revision: Option<i64>,
     /// Operations that repaired or changed something since the start.
     pub operations: u64,
     /// Process of the agent.

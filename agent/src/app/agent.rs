@@ -47,8 +47,8 @@ use crate::{
     sysctl::Sysctls,
 };
 
-/// Events that may wait for the loop: more than one batch of a busy store.
-const NEWS: usize = 64;
+/// Events that may wait for the loop: a thousand changed leases are looked at together.
+const NEWS: usize = 4096;
 
 /// Runs until SIGINT or SIGTERM. The data path stays when the agent goes.
 pub async fn run(config: Config) -> Result<(), Failure> {

@@ -269,6 +269,7 @@ pub fn status(ground: &Status, told: &Told) -> Status {
                 why: why.clone(),
             })
             .collect(),
+        applied_revision: report.applied.map(|revision| revision.0),
         operations: report.operations,
         ..ground.clone()
     }

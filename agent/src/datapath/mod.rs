@@ -56,6 +56,24 @@ pub struct DatapathState {
     pub foreign: BTreeMap<IfIndex, String>,
 }
 
+impl DatapathState {
+    /// All but what only we write.
+    #[must_use]
+    pub fn without_peers(&self) -> Self {
+        Self {
+            settings: self.settings,
+            peers: BTreeMap::new(),
+            vteps: BTreeMap::new(),
+            endpoints: self.endpoints.clone(),
+            locals: self.locals.clone(),
+            ports: self.ports.clone(),
+            attachments: self.attachments.clone(),
+            dead: self.dead.clone(),
+            foreign: self.foreign.clone(),
+        }
+    }
+}
+
 /// One change of the programs' world. Removing what is gone is a success.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DatapathOp {
@@ -126,6 +144,13 @@ pub type Counters = BTreeMap<(Hook, Reason), Count>;
 pub trait Datapath: Send + 'static {
     /// Reads back what the maps hold and where programs of ours hang.
     fn observe(&self) -> Result<DatapathState, DatapathError>;
+
+    /// The same, where nobody but us has written peers and VTEPs since `before`: those are taken
+    /// from it.
+    fn observe_near(&self, before: DatapathState) -> Result<DatapathState, DatapathError> {
+        drop(before);
+        self.observe()
+    }
 
     /// Makes one change.
     fn apply(&mut self, op: &DatapathOp) -> Result<(), DatapathError>;

@@ -1,12 +1,12 @@
 //! The second seam: links, addresses, routes, neighbours, forwarding entries and connections.
 
-use std::{future::Future, io, net::IpAddr, os::fd::AsFd};
+use std::{collections::BTreeSet, future::Future, io, net::IpAddr, os::fd::AsFd};
 
 use futures::Stream;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use self::conntrack::{Tracked, Tuple};
-use crate::model::peer::Hop;
+use crate::model::{net::IfIndex, peer::Hop};
 
 pub mod clsact;
 pub mod conntrack;
@@ -51,10 +51,17 @@ impl NetlinkError {
     }
 }
 
-/// That something changed: a reason to look again, never what to do. An overrun of the event
-/// socket is a change too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HostChange;
+/// That something changed, and where to look: never what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostChange {
+    /// Neighbours or forwarding entries of these links, and nothing else.
+    Neighbours(BTreeSet<IfIndex>),
+    /// Anything. An overrun of the event socket is a change too.
+    Any,
+}
+
+/// Which way the kernel would send a packet, and from which address; `None` when there is no route.
+pub type Way = Result<Option<(Hop, Option<IpAddr>)>, NetlinkError>;
 
 /// Links, addresses, routes, neighbours, forwarding entries and connections of one network
 /// namespace.
@@ -65,15 +72,33 @@ pub trait Netlink: Send + Sync + 'static {
     /// Reads all of it.
     fn observe(&self) -> impl Future<Output = Result<ObservedHost, NetlinkError>> + Send;
 
+    /// Reads the neighbours and forwarding entries of these links again.
+    fn observe_neighbours(
+        &self,
+        host: &mut ObservedHost,
+        links: &BTreeSet<IfIndex>,
+    ) -> impl Future<Output = Result<(), NetlinkError>> + Send;
+
     /// Makes one change.
     fn apply(&self, op: &HostOp) -> impl Future<Output = Result<(), NetlinkError>> + Send;
 
+    /// Makes changes in their order, whatever becomes of those before, and answers for each.
+    fn apply_all(
+        &self,
+        ops: &[HostOp],
+    ) -> impl Future<Output = Vec<Result<(), NetlinkError>>> + Send;
+
     /// Which way the kernel would send a packet, and the source address that it would choose;
     /// `None` when there is no route.
-    fn route_to(
-        &self,
-        destination: IpAddr,
-    ) -> impl Future<Output = Result<Option<(Hop, Option<IpAddr>)>, NetlinkError>> + Send;
+    fn route_to(&self, destination: IpAddr) -> impl Future<Output = Way> + Send {
+        async move {
+            let ways = self.ways_to(&[destination]).await;
+            ways.into_iter().next().unwrap_or(Ok(None))
+        }
+    }
+
+    /// The same for many.
+    fn ways_to(&self, destinations: &[IpAddr]) -> impl Future<Output = Vec<Way>> + Send;
 
     /// All IPv4 connections that conntrack keeps.
     fn connections(&self) -> impl Future<Output = Result<Vec<Tracked>, NetlinkError>> + Send;

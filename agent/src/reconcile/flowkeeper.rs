@@ -26,12 +26,13 @@ const EVERY: Duration = Duration::from_secs(30);
 const MOST_PROMOTED: usize = 1024;
 
 /// Whether flows may be taken from the stack at all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Promotion {
     /// No rule of the host minds what conntrack says of a packet, but for what it calls invalid, and
     /// conntrack takes up a connection in mid-stream: a promoted flow may come back to the stack.
     Allowed,
     /// Somewhere a flow that conntrack has forgotten would be stopped.
+    #[default]
     Forbidden,
 }
 

@@ -13,11 +13,13 @@ use tracing::debug;
 
 use crate::{
     model::{net::IfIndex, peer::Hop},
-    netlink::{Link, Netlink, ObservedHost, Route},
+    netlink::{Link, Netlink, ObservedHost, Route, Way},
 };
 
-/// Other tables and policy rules are not observed: what they changed shows after this long.
+/// Other tables and policy rules are not observed: what they changed shows after this long, or
+/// later where there are so many addresses that asking for all takes its time.
 const LASTS: Duration = Duration::from_secs(5);
+const LASTS_EACH: Duration = Duration::from_millis(20);
 
 /// Answers of the kernel, and what they rest on.
 #[derive(Debug, Default)]
@@ -81,7 +83,9 @@ impl Hops {
         wanted: &BTreeSet<IpAddr>,
     ) {
         let ground = Ground::of(host, device);
-        if ground != self.ground || self.asked.is_none_or(|at| at.elapsed() >= LASTS) {
+        let many = u32::try_from(wanted.len()).unwrap_or(u32::MAX);
+        let lasts = LASTS.max(LASTS_EACH.saturating_mul(many));
+        if ground != self.ground || self.asked.is_none_or(|at| at.elapsed() >= lasts) {
             self.reached.clear();
             self.unreached.clear();
             self.ground = ground;
@@ -89,18 +93,24 @@ impl Hops {
         }
         self.reached.retain(|address, _| wanted.contains(address));
         self.unreached.retain(|address| wanted.contains(address));
-        for address in wanted {
-            if self.reached.contains_key(address) || self.unreached.contains(address) {
-                continue;
+        let unknown = wanted.iter().filter(|address| {
+            !self.reached.contains_key(*address) && !self.unreached.contains(*address)
+        });
+        let unknown: Vec<IpAddr> = unknown.copied().collect();
+        let answers = netlink.ways_to(&unknown).await;
+        for (address, answer) in unknown.into_iter().zip(answers) {
+            self.note(address, answer);
+        }
+    }
+
+    fn note(&mut self, address: IpAddr, answer: Way) {
+        match answer {
+            Ok(Some((hop, _))) => _ = self.reached.insert(address, hop),
+            Ok(None) => {
+                debug!(%address, "no route to a peer");
+                self.unreached.insert(address);
             }
-            match netlink.route_to(*address).await {
-                Ok(Some((hop, _))) => _ = self.reached.insert(*address, hop),
-                Ok(None) => {
-                    debug!(%address, "no route to a peer");
-                    self.unreached.insert(*address);
-                }
-                Err(error) => debug!(%address, %error, "route to a peer is not known"),
-            }
+            Err(error) => debug!(%address, %error, "route to a peer is not known"),
         }
     }
 }

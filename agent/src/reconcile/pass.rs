@@ -7,7 +7,7 @@ use std::{
 };
 
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::{debug, info, trace, warn};
 use weft_common::{
     endpoint::{ENDPOINT_PROVISIONAL, EndpointEntry},
     stats::Hook,
@@ -20,13 +20,14 @@ use super::{
     hops::Hops,
     plan::{Plan, cut, plan, records},
     run::{Reconciler, Report},
+    seen::{Seen, Sight},
     underlay::Underlay,
 };
 use crate::{
     datapath::{Attachment, Datapath, DatapathOp, DatapathState},
     endpoints::{self, Endpoint, Endpoints},
     model::{lease::Snapshot, net::IfIndex},
-    netlink::{HostOp, Netlink, NetlinkError, ObservedHost},
+    netlink::{HostOp, Netlink, ObservedHost},
 };
 
 /// Making the device and setting it up are rounds of their own, and so is seeing that all is well.
@@ -44,13 +45,19 @@ pub struct Memory {
     pub(super) leases: Snapshot,
     /// The record of the stack's flows.
     pub(super) flows: FlowKeeper,
+    /// Host and maps, as last seen; `None` when they must be read in full.
+    pub(super) seen: Option<Seen>,
+    /// Links whose neighbours have changed since.
+    pub(super) touched: BTreeSet<IfIndex>,
     /// Containers, as last seen; `None` before the first look.
     endpoints: Option<Endpoints>,
     /// Containers that only a port's program has heard of, and since when.
-    provisional: BTreeMap<Ipv4Addr, Instant>,
+    pub(super) provisional: BTreeMap<Ipv4Addr, Instant>,
     /// Where programs could not be attached.
     unhooked: BTreeSet<(Hook, IfIndex)>,
     hops: Hops,
+    /// Whether flows may be taken from the stack, as of the last pass.
+    pub(super) promotion: Promotion,
     /// A peer found no room in the maps: the guard does not know it.
     strangers: bool,
     /// When the kernel said that it cannot keep neighbours fresh.
@@ -66,7 +73,7 @@ pub struct Memory {
     /// How many it attached.
     pub(super) attached: usize,
     /// Operations applied since the start.
-    operations: u64,
+    pub(super) operations: u64,
     /// What failed in the last pass, and has been logged.
     failures: Vec<String>,
 }
@@ -83,7 +90,7 @@ impl Memory {
     }
 
     /// A failure is logged when it is new; status has it as long as it lasts.
-    fn complain(&self, failures: &mut Vec<String>, why: String) {
+    pub(super) fn complain(&self, failures: &mut Vec<String>, why: String) {
         if self.failures.contains(&why) {
             debug!(why, "failed again");
         } else {
@@ -95,7 +102,10 @@ impl Memory {
 
 impl<N: Netlink, D: Datapath> Reconciler<N, D> {
     /// Looks, and applies what follows, until there is nothing to do or something fails.
-    pub(super) async fn pass(&mut self) -> Report {
+    pub(super) async fn pass(&mut self, sight: Sight) -> Report {
+        if sight == Sight::Full {
+            self.memory.seen = None;
+        }
         let mut failures = Vec::new();
         let mut report = Report::default();
         (self.memory.attaching, self.memory.attached) = (Duration::ZERO, 0);
@@ -106,21 +116,32 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
                 Ok(seen) => seen,
                 Err(why) => {
                     self.memory.complain(&mut failures, why);
+                    self.memory.seen = None;
                     break;
                 }
             };
             let unhooked = &self.memory.unhooked;
             let failed = |at: &Attachment| unhooked.contains(&(at.hook, at.link));
             self.memory.unfinished = cut(&mut plan.datapath, failed);
+            let began = Instant::now();
             self.apply_to_datapath(&plan.admit, &mut failures).await;
+            let admitted = began.elapsed();
             self.apply_to_host(&plan.host, &mut failures).await;
+            let programmed = began.elapsed() - admitted;
+            trace!(target: "weft::pace", ?admitted, ?programmed, ops = plan.host.len(), "applied");
             let blocked = !failures.is_empty();
             self.apply_to_datapath(&plan.datapath, &mut failures).await;
             if self.memory.unfinished {
                 break;
             }
             self.memory.complete = !plan.partial;
-            if plan.is_empty() || blocked || (!plan.partial && !failures.is_empty()) {
+            // What a near look led to is known without another one.
+            let followed = sight == Sight::Near && self.memory.seen.is_some();
+            if plan.is_empty()
+                || (followed && failures.is_empty())
+                || blocked
+                || (!plan.partial && !failures.is_empty())
+            {
                 break;
             }
         }
@@ -147,11 +168,17 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
             } else {
                 Promotion::Forbidden
             };
+            self.memory.promotion = promotion;
             let flows = &mut self.memory.flows;
             flows.tend(datapath, &self.netlink, promotion).await;
             report.flows = Some(self.memory.flows.state());
         }
+        if !failures.is_empty() {
+            self.memory.seen = None;
+        }
         report.complete = self.memory.complete;
+        report.applied = (report.complete && failures.is_empty() && !self.memory.unfinished)
+            .then_some(self.memory.leases.revision);
         report.operations = self.memory.operations;
         self.memory.failures.clone_from(&failures);
         report.failures = failures;
@@ -160,17 +187,27 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
 
     /// Observes, and computes what should be and what to do.
     async fn look(&mut self, report: &mut Report) -> Result<Plan, String> {
-        let said = |error: NetlinkError| error.to_string();
-        let host = self.netlink.observe().await.map_err(said)?;
-        let seen = match &self.datapath {
-            Some(datapath) => Some(datapath.observe().map_err(|error| error.to_string())?),
-            None => None,
-        };
-        report.uplink_wrong = self.uplink.look(&host, &self.netlink).await.err();
+        let began = Instant::now();
+        let seen = self.see().await?;
+        let saw = began.elapsed();
+        let plan = self.weigh(&seen.host, seen.maps.as_ref(), report).await;
+        trace!(target: "weft::pace", ?saw, weighed = ?(began.elapsed() - saw), "looked");
+        self.memory.seen = Some(seen);
+        Ok(plan)
+    }
+
+    /// Computes what should be and what to do.
+    async fn weigh(
+        &mut self,
+        host: &ObservedHost,
+        seen: Option<&DatapathState>,
+        report: &mut Report,
+    ) -> Plan {
+        report.uplink_wrong = self.uplink.look(host, &self.netlink).await.err();
         self.follow_defaults();
         let underlay = Underlay::new(&self.uplink.uplink, &self.network);
-        self.follow_endpoints(&host, seen.as_ref(), underlay.link);
-        let provisional = self.follow_provisional(seen.as_ref());
+        self.follow_endpoints(host, seen, underlay.link);
+        let provisional = self.follow_provisional(seen);
         let memory = &mut self.memory;
         let own = self.own;
         let holds = !self.own_lease.borrow().is_lost();
@@ -183,13 +220,13 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
         let device = format!("flannel.{}", self.network.vni);
         memory
             .hops
-            .refresh(&self.netlink, &host, &device, &wanted)
+            .refresh(&self.netlink, host, &device, &wanted)
             .await;
         memory
             .unhooked
             .retain(|(_, link)| host.links.contains_key(link));
         let none = Endpoints::new();
-        let foreign = foreign(&host, seen.as_ref());
+        let foreign = foreign(host, seen);
         let place = Place {
             network: &self.network,
             own,
@@ -197,10 +234,10 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
             device: &device,
         };
         let leases = &memory.leases;
-        let obstacles = Obstacles::of(&host, &foreign, leases, &device, underlay.link);
+        let obstacles = Obstacles::of(host, &foreign, leases, &device, underlay.link);
         let allowed = self
             .allow
-            .decide(place.scene(&wanted, &host), &host, obstacles)
+            .decide(place.scene(&wanted, host), host, obstacles)
             .clone();
         let desired = desired(&View {
             network: &self.network,
@@ -209,7 +246,7 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
             underlay,
             vtep_mac: self.vtep_mac,
             leases: &memory.leases,
-            host: &host,
+            host,
             hops: memory.hops.reached(),
             endpoints: memory.endpoints.as_ref().unwrap_or(&none),
             unhooked: &memory.unhooked,
@@ -226,21 +263,21 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
             hook_ports: self.hook_ports,
             provisional: &provisional,
         });
-        report.kept_ports = kept_ports(&host, &desired.datapath.attachments, &foreign);
+        report.kept_ports = kept_ports(host, &desired.datapath.attachments, &foreign);
         report.allowed = allowed;
         // For the status; what the programs may take follows from the ways themselves.
-        for (vtep, why) in kernel_ways(memory.hops.reached(), &host, &device) {
+        for (vtep, why) in kernel_ways(memory.hops.reached(), host, &device) {
             report.allowed.kernel_only.entry(vtep).or_insert(why);
         }
         let locals = desired.datapath.locals.keys().copied();
         memory.flows.scope(&self.network, own, locals);
-        let mut plan = plan(&desired, &host, seen.as_ref());
+        let mut plan = plan(&desired, host, seen);
         if memory.unmanaged.is_some_and(|at| at.elapsed() < PROBE) {
             plan.host.retain(|op| !manages(op));
         }
         report.uplink = Some(self.uplink.uplink.clone());
         report.overlay_mtu = Some(underlay.overlay_mtu());
-        if let Some(seen) = &seen {
+        if let Some(seen) = seen {
             let wanted = &desired.datapath.attachments;
             report.unattached = wanted.difference(&seen.attachments).cloned().collect();
             report.attached = wanted.len() - report.unattached.len();
@@ -252,7 +289,7 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
         report.former = former.map(ToString::to_string).collect();
         // Whoever finds no room now is a stranger until the next look.
         self.memory.strangers = false;
-        Ok(plan)
+        plan
     }
 
     fn follow_endpoints(
@@ -311,9 +348,11 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
     }
 
     async fn apply_to_host(&mut self, ops: &[HostOp], failures: &mut Vec<String>) {
-        for op in ops {
-            debug!(%op, "apply");
-            let answer = self.netlink.apply(op).await;
+        let answers = self.netlink.apply_all(ops).await;
+        for (op, answer) in ops.iter().zip(answers) {
+            debug!(%op, failed = answer.is_err(), "applied");
+            let follows = |seen: &mut Seen| answer.is_ok() && seen.follow(op);
+            self.memory.seen.take_if(|seen| !follows(seen));
             if let Err(error) = &answer
                 && manages(op)
                 && error.source.raw_os_error() == Some(libc::EOPNOTSUPP)
@@ -373,7 +412,11 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
             }
             let names_peer = matches!(op, DatapathOp::PutPeer(..) | DatapathOp::PutVtep(..));
             match answer {
-                Ok(()) => {}
+                Ok(()) => {
+                    if let Some(seen) = &mut memory.seen {
+                        seen.follow_maps(op);
+                    }
+                }
                 Err(error) => {
                     memory.strangers |= names_peer;
                     memory.complain(failures, error.to_string());
@@ -384,7 +427,7 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
 
     /// Without forwarding no packet of a container leaves the host, or comes in. What the overlay
     /// brings for a subnet that is somebody else's must not: with programs or without.
-    fn keep_forwarding(&mut self, failures: &mut Vec<String>) {
+    pub(super) fn keep_forwarding(&mut self, failures: &mut Vec<String>) {
         let device = format!("flannel.{}", self.network.vni);
         let holds = !self.own_lease.borrow().is_lost();
         if let Err(error) = self.sysctls.forward_from(&device, holds) {
@@ -402,7 +445,7 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
 
     /// The kernel's tunnels go by these settings from one packet to the next. No event tells of a
     /// change; what cannot be read stays as it was.
-    fn follow_defaults(&mut self) {
+    pub(super) fn follow_defaults(&mut self) {
         let KernelDefaults { ports, ttl } = self.kernel;
         self.kernel = KernelDefaults {
             ports: self.sysctls.local_port_range().unwrap_or(ports),

@@ -15,32 +15,29 @@ use super::{
     pass::Memory,
     pulse::Pulse,
     renewal::OwnLease,
+    schedule::Schedule,
+    seen::Sight,
     underlay::UplinkWatch,
 };
 use crate::{
     datapath::{Attachment, Datapath},
     model::{
-        lease::Lease,
+        lease::{Lease, Revision},
         net::{Mac, Subnet},
         network::NetworkConfig,
         peer::Peer,
     },
-    netlink::{Netlink, conntrack::ConntrackEvent},
+    netlink::{HostChange, Link, LinkKind, Netlink, conntrack::ConntrackEvent},
     policy::RulesRead,
     sysctl::Sysctls,
     uplink::Uplink,
 };
 
-/// A full look even when nothing was heard.
-const RESYNC: Duration = Duration::from_secs(5);
-/// How soon what failed is tried again at first; twice as late each time, up to `RESYNC`.
-const RETRY: Duration = Duration::from_secs(1);
-/// Events that come this close together are answered by one look.
-const QUIET: Duration = Duration::from_millis(5);
 /// Ended flows are settled together: a little later costs a detour through the stack, no more.
 const SETTLE: Duration = Duration::from_millis(500);
-/// A look may take at most one part in this many of the time.
-const SHARE: u32 = 5;
+
+/// No news for this long, and the store has said all that it has at a revision.
+const CALM: Duration = Duration::from_millis(5);
 
 /// What the loop works with.
 pub struct Reconciler<N, D> {
@@ -81,6 +78,8 @@ pub struct Reconciler<N, D> {
 pub struct Report {
     /// A complete pass was made: every known peer was attempted, programs were attached.
     pub complete: bool,
+    /// Everything that the store said until then is in place.
+    pub applied: Option<Revision>,
     /// What failed in the last pass.
     pub failures: Vec<String>,
     /// Why the store does not answer, if it does not.
@@ -118,9 +117,10 @@ pub struct Report {
 /// Everything that can wake the loop.
 enum Wake {
     Store(StoreNews),
-    Host,
+    Host(HostChange),
     Flow(ConntrackEvent),
     Settle,
+    Claim,
     Timer,
 }
 
@@ -138,31 +138,33 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
         let mut settle_at: Option<Instant> = None;
         let mut known = false;
         let mut store_down = None;
-        let mut dirty = true;
-        let mut not_before = Instant::now();
-        let mut next = Instant::now();
-        let mut retry = RETRY;
+        let mut schedule = Schedule::new();
+        // What is in place, once no more of it has come: a transaction comes in pieces.
+        let mut claim: Option<(Instant, Revision)> = None;
         let mut rules = self.allow.rules.clone();
         let mut own_lease = self.own_lease.clone();
         let mut networks = self.networks.clone();
         loop {
             self.pulse.beat();
-            let at = if dirty { not_before } else { next };
+            let (at, sight) = schedule.next();
             let wake = tokio::select! {
+                // News first: what has come is looked at together.
+                biased;
                 heard = news.recv() => match heard {
                     Some(heard) => Wake::Store(heard),
                     None => return,
                 },
-                Some(_) = changes.next() => Wake::Host,
-                () = rules_changed(&mut rules) => Wake::Host,
-                Ok(()) = own_lease.changed() => Wake::Host,
+                Ok(()) = own_lease.changed() => Wake::Host(HostChange::Any),
                 new = network_changed(&mut networks) => {
                     self.network = new;
-                    Wake::Host
+                    Wake::Host(HostChange::Any)
                 }
-                Some(event) = conntrack.next() => Wake::Flow(event),
                 () = sleep_until(settle_at.unwrap_or(at)), if settle_at.is_some() => Wake::Settle,
+                () = sleep_until(claim.map_or(at, |(at, _)| at)), if claim.is_some() => Wake::Claim,
                 () = sleep_until(at) => Wake::Timer,
+                Some(change) = changes.next() => Wake::Host(change),
+                () = rules_changed(&mut rules) => Wake::Host(HostChange::Any),
+                Some(event) = conntrack.next() => Wake::Flow(event),
             };
             match wake {
                 Wake::Store(StoreNews::Snapshot(snapshot)) => {
@@ -170,74 +172,106 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
                         own_changed();
                     }
                     self.memory.leases = snapshot;
+                    claim = None;
                     known = true;
                     store_down = None;
+                    schedule.due(Sight::Near);
                 }
                 Wake::Store(StoreNews::Event(event)) => {
                     let leases = &mut self.memory.leases;
                     let before = leases.leases.get(&self.own).cloned();
                     leases.apply(event, &own_key);
+                    claim = None;
                     if leases.leases.get(&self.own) != before.as_ref() {
                         own_changed();
                     }
+                    schedule.due(Sight::Near);
                 }
                 Wake::Store(StoreNews::Down(why)) => {
                     store_down = Some(why.clone());
                     report.send_modify(|report| report.store_down = Some(why));
-                    continue;
                 }
                 Wake::Store(StoreNews::Back) => {
                     store_down = None;
                     report.send_modify(|report| report.store_down = None);
-                    continue;
                 }
                 Wake::Flow(event) => {
                     if self.datapath.is_some() {
                         self.memory.flows.heard(&event);
                         settle_at.get_or_insert(Instant::now() + SETTLE);
                     }
-                    continue;
                 }
                 Wake::Settle => {
                     settle_at = None;
                     if let Some(datapath) = &mut self.datapath {
                         self.memory.flows.settle(datapath, &self.netlink).await;
                     }
-                    continue;
                 }
-                Wake::Host => {}
-                Wake::Timer => {
-                    // Nothing is decided before the leases have been read once in full: what is
-                    // not among them would be removed.
-                    if known {
-                        let began = Instant::now();
-                        let mut now = self.pass().await;
-                        now.store_down.clone_from(&store_down);
-                        if now.failures.is_empty() {
-                            retry = RETRY;
-                            next = Instant::now() + RESYNC;
-                        } else {
-                            next = Instant::now() + retry;
-                            retry = (retry * 2).min(RESYNC);
-                        }
-                        // While programs are attached we sleep.
-                        let busy = began.elapsed().saturating_sub(self.memory.attaching);
-                        not_before = Instant::now() + busy * SHARE;
-                        dirty = self.memory.unfinished && self.memory.attached > 0;
-                        report.send_replace(now);
-                    } else {
-                        next = Instant::now() + RESYNC;
-                        dirty = false;
+                Wake::Claim => {
+                    let applied = claim.take().map(|(_, revision)| revision);
+                    report.send_modify(|report| report.applied = applied);
+                }
+                Wake::Host(change) => {
+                    if let Some(sight) = self.concerns(change) {
+                        schedule.due(sight);
                     }
-                    continue;
                 }
-            }
-            // Counted from the first event: more of them must not put the look off.
-            if !dirty {
-                dirty = true;
-                not_before = not_before.max(Instant::now() + QUIET);
+                // Nothing is decided before the leases have been read once in full: what is not
+                // among them would be removed.
+                Wake::Timer if !known => schedule.wait(),
+                Wake::Timer if sight == Sight::Tick => {
+                    let mut now = report.borrow().clone();
+                    let due = self.tick(&mut now).await;
+                    report.send_if_modified(|before| {
+                        let changed = *before != now;
+                        *before = now;
+                        changed
+                    });
+                    schedule.ticked();
+                    if let Some(sight) = due {
+                        schedule.due(sight);
+                    }
+                }
+                Wake::Timer => {
+                    let began = Instant::now();
+                    let mut now = self.pass(sight).await;
+                    now.store_down.clone_from(&store_down);
+                    claim = now
+                        .applied
+                        .take()
+                        .map(|revision| (Instant::now() + CALM, revision));
+                    // What was in place still is, where nothing failed.
+                    now.applied = claim.and(report.borrow().applied);
+                    // While programs are attached we sleep.
+                    let busy = began.elapsed().saturating_sub(self.memory.attaching);
+                    schedule.looked(sight, busy, now.peers, now.failures.is_empty());
+                    if self.memory.unfinished && self.memory.attached > 0 {
+                        schedule.due(Sight::Near);
+                    }
+                    report.send_replace(now);
+                }
             }
         }
+    }
+
+    /// What must be looked at after a change of the host, if anything. Neighbours matter on our
+    /// device and on bridges.
+    fn concerns(&mut self, change: HostChange) -> Option<Sight> {
+        let (HostChange::Neighbours(links), Some(seen)) = (change, &self.memory.seen) else {
+            return Some(Sight::Full);
+        };
+        let device = format!("flannel.{}", self.network.vni);
+        for link in links {
+            match seen.host.links.get(&link) {
+                None => return Some(Sight::Full),
+                Some(known) if known.name == device => return Some(Sight::Full),
+                Some(known) if known.master.is_some() || is_bridge(known) => {
+                    self.memory.touched.insert(link);
+                }
+                Some(_) => {}
+            }
+        }
+        (!self.memory.touched.is_empty()).then_some(Sight::Near)
     }
 
     /// Whether the record of our subnet says what we published.
@@ -247,6 +281,10 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
             .and_then(Peer::from_lease)
             .is_some_and(|own| own.vtep_addr == address && own.vtep_mac == self.vtep_mac)
     }
+}
+
+fn is_bridge(link: &Link) -> bool {
+    matches!(link.kind, LinkKind::Bridge { .. })
 }
 
 /// Waits for a change of the host's rules; for ever where nobody reads them.

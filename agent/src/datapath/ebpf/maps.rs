@@ -54,8 +54,7 @@ impl Maps {
     /// What the maps hold; attachments are left empty.
     pub fn read(&self) -> Result<DatapathState, DatapathError> {
         let mut state = DatapathState::default();
-        let settings = self.settings.get(&0, 0).map_err(call("read SETTINGS"))?;
-        state.settings = (settings.ready != 0).then_some(settings);
+        self.read_near(&mut state)?;
         for entry in self.peers.iter() {
             let (key, peer) = entry.map_err(call("read PEERS"))?;
             let length = u8::try_from(key.prefix_len()).unwrap_or(32);
@@ -64,13 +63,20 @@ impl Maps {
             }
         }
         state.vteps = read_all(&self.vteps, "read VTEPS", |vtep| vtep)?;
+        Ok(state)
+    }
+
+    /// Reads all but peers and VTEPs.
+    pub(super) fn read_near(&self, state: &mut DatapathState) -> Result<(), DatapathError> {
+        let settings = self.settings.get(&0, 0).map_err(call("read SETTINGS"))?;
+        state.settings = (settings.ready != 0).then_some(settings);
         state.endpoints = read_all(&self.endpoints, "read ENDPOINTS", |endpoint| endpoint)?;
         state.locals = read_all(&self.locals, "read LOCALS", |local| local.ifindex)?;
         for entry in self.ports.iter() {
             let (link, port) = entry.map_err(call("read PORTS"))?;
             state.ports.insert(link, port);
         }
-        Ok(state)
+        Ok(())
     }
 
     /// Sums of the counters over the CPUs, without those at zero.

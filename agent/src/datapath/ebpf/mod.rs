@@ -77,14 +77,29 @@ impl EbpfDatapath {
     }
 }
 
-impl Datapath for EbpfDatapath {
-    fn observe(&self) -> Result<DatapathState, DatapathError> {
-        let mut state = self.maps.read()?;
+impl EbpfDatapath {
+    fn with_programs(&self, mut state: DatapathState) -> DatapathState {
         let living = self.attacher.living(&self.ebpf, &self.pins);
         state.attachments = living.into_iter().collect();
         state.dead = self.attacher.dead().into_iter().collect();
         state.foreign = self.attacher.foreign();
-        Ok(state)
+        state
+    }
+}
+
+impl Datapath for EbpfDatapath {
+    fn observe(&self) -> Result<DatapathState, DatapathError> {
+        Ok(self.with_programs(self.maps.read()?))
+    }
+
+    fn observe_near(&self, before: DatapathState) -> Result<DatapathState, DatapathError> {
+        let mut state = DatapathState {
+            peers: before.peers,
+            vteps: before.vteps,
+            ..DatapathState::default()
+        };
+        self.maps.read_near(&mut state)?;
+        Ok(self.with_programs(state))
     }
 
     fn apply(&mut self, op: &DatapathOp) -> Result<(), DatapathError> {

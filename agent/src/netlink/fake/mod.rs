@@ -4,7 +4,7 @@
 mod semantics;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -16,13 +16,10 @@ use tokio::sync::mpsc;
 
 use self::semantics::{change, next_index, route_to};
 use super::{
-    HostChange, HostOp, Link, LinkKind, Netlink, NetlinkError, ObservedHost,
+    HostChange, HostOp, Link, LinkKind, Netlink, NetlinkError, ObservedHost, Way,
     conntrack::{Tracked, Tuple},
 };
-use crate::model::{
-    net::{IfIndex, Mac},
-    peer::Hop,
-};
+use crate::model::net::{IfIndex, Mac};
 
 /// The host. Clones share it.
 #[derive(Clone, Debug)]
@@ -168,6 +165,36 @@ impl Netlink for FakeHost {
         Ok(self.lock().host.clone())
     }
 
+    async fn observe_neighbours(
+        &self,
+        host: &mut ObservedHost,
+        links: &BTreeSet<IfIndex>,
+    ) -> Result<(), NetlinkError> {
+        let now = self.lock().host.clone();
+        host.neighbours.retain(|(link, _), _| !links.contains(link));
+        host.tunnel_fdb
+            .retain(|entry, _| !links.contains(&entry.link));
+        host.bridge_fdb.retain(|entry| !links.contains(&entry.port));
+        let neighbours = now.neighbours.into_iter();
+        host.neighbours
+            .extend(neighbours.filter(|((link, _), _)| links.contains(link)));
+        let tunnels = now.tunnel_fdb.into_iter();
+        host.tunnel_fdb
+            .extend(tunnels.filter(|(entry, _)| links.contains(&entry.link)));
+        let bridged = now.bridge_fdb.into_iter();
+        host.bridge_fdb
+            .extend(bridged.filter(|entry| links.contains(&entry.port)));
+        Ok(())
+    }
+
+    async fn apply_all(&self, ops: &[HostOp]) -> Vec<Result<(), NetlinkError>> {
+        let mut answers = Vec::new();
+        for op in ops {
+            answers.push(self.apply(op).await);
+        }
+        answers
+    }
+
     async fn apply(&self, op: &HostOp) -> Result<(), NetlinkError> {
         let mut state = self.lock();
         state.attempts += 1;
@@ -185,13 +212,14 @@ impl Netlink for FakeHost {
         Ok(())
     }
 
-    async fn route_to(
-        &self,
-        destination: IpAddr,
-    ) -> Result<Option<(Hop, Option<IpAddr>)>, NetlinkError> {
+    async fn ways_to(&self, destinations: &[IpAddr]) -> Vec<Way> {
         let mut state = self.lock();
-        state.lookups += 1;
-        Ok(route_to(&state.host, destination))
+        let mut ways = Vec::new();
+        for destination in destinations {
+            state.lookups += 1;
+            ways.push(Ok(route_to(&state.host, *destination)));
+        }
+        ways
     }
 
     async fn connections(&self) -> Result<Vec<Tracked>, NetlinkError> {
@@ -234,7 +262,7 @@ impl State {
     fn wake(&mut self) {
         self.watchers.retain(|watcher| {
             !matches!(
-                watcher.try_send(HostChange),
+                watcher.try_send(HostChange::Any),
                 Err(mpsc::error::TrySendError::Closed(_))
             )
         });

@@ -1,16 +1,16 @@
 //! Requests to the kernel and what comes of them: the answer, or the errno with the kernel's words.
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use netlink_packet_core::{
-    ErrorMessage, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage,
-    NetlinkPayload, NlasIterator,
+    ErrorMessage, NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload, NlasIterator,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use rtnetlink::Handle;
-use tokio::time::timeout;
+use tokio::{task::yield_now, time::timeout};
 
+use super::direct::{Direct, Request};
 use crate::netlink::NetlinkError;
 
 /// The kernel answers at once. One that takes longer has lost the answer, and waiting for ever
@@ -27,11 +27,28 @@ const NLMSGERR_ATTR_MSG: u16 = 1;
 
 /// The requests of one connection.
 #[derive(Clone, Debug)]
-pub(super) struct Calls(Handle);
+pub(super) struct Calls {
+    handle: Handle,
+    direct: Arc<Direct>,
+}
 
 impl Calls {
-    pub(super) fn new(handle: Handle) -> Self {
-        Self(handle)
+    pub(super) fn new(handle: Handle, direct: Direct) -> Self {
+        let direct = Arc::new(direct);
+        Self { handle, direct }
+    }
+
+    /// Makes changes side by side, in their order.
+    pub(super) fn act_all(&self, requests: Vec<Request>) -> Vec<Result<(), NetlinkError>> {
+        self.direct.act(requests)
+    }
+
+    /// Reads an object by each request.
+    pub(super) fn ask_all(
+        &self,
+        requests: Vec<Request>,
+    ) -> Vec<Result<Option<RouteNetlinkMessage>, NetlinkError>> {
+        self.direct.ask(requests)
     }
 
     /// Reads a whole table.
@@ -42,36 +59,13 @@ impl Calls {
     ) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
         let mut attempt = 1;
         loop {
-            let (rows, torn) = self.dump_once(call, request.clone()).await?;
+            let (rows, torn) = self.direct.dump(call, request.clone())?;
             if !torn || attempt == DUMP_ATTEMPTS {
                 return Ok(rows);
             }
             attempt += 1;
+            yield_now().await;
         }
-    }
-
-    /// Reads a table, and whether it changed meanwhile.
-    async fn dump_once(
-        &self,
-        call: &str,
-        request: RouteNetlinkMessage,
-    ) -> Result<(Vec<RouteNetlinkMessage>, bool), NetlinkError> {
-        let mut rows = Vec::new();
-        let mut torn = false;
-        let mut answers = self.send(call, request, NLM_F_REQUEST | NLM_F_DUMP)?;
-        while let Some(answer) = next(call, &mut answers).await? {
-            torn |= answer.header.flags & NLM_F_DUMP_INTR != 0;
-            match answer.payload {
-                NetlinkPayload::InnerMessage(row) => rows.push(row),
-                NetlinkPayload::Done(done) if done.code < 0 => {
-                    return Err(NetlinkError::errno(call, done.code.saturating_neg()));
-                }
-                NetlinkPayload::Done(_) => return Ok((rows, torn)),
-                NetlinkPayload::Error(error) => return Err(refused(call, &error)),
-                _ => {}
-            }
-        }
-        Err(closed(call))
     }
 
     /// Reads one object.
@@ -119,7 +113,7 @@ impl Calls {
         let mut message = NetlinkMessage::from(request);
         message.header.flags = flags;
         // A request that the connection does not take means that its task has ended.
-        match self.0.clone().request(message) {
+        match self.handle.clone().request(message) {
             Ok(answers) => Ok(answers.boxed()),
             Err(_ended) => Err(closed(call)),
         }
@@ -153,7 +147,7 @@ async fn next(
         .map_err(|_elapsed| NetlinkError::errno(call, libc::ETIMEDOUT))
 }
 
-fn refused(call: &str, error: &ErrorMessage) -> NetlinkError {
+pub(super) fn refused(call: &str, error: &ErrorMessage) -> NetlinkError {
     let call = match words(error) {
         Some(words) => format!("{call} (kernel: {words})"),
         None => call.to_owned(),

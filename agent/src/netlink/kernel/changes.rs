@@ -1,6 +1,7 @@
-//! Wake-ups from the kernel: that something changed, not what.
+//! Wake-ups from the kernel: that something changed, and whether it was only a neighbour.
 
 use std::{
+    collections::BTreeSet,
     fmt, io,
     pin::Pin,
     task::{Context, Poll},
@@ -12,7 +13,10 @@ use rtnetlink::{
     sys::{AsyncSocket, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE},
 };
 
-use crate::netlink::{HostChange, NetlinkError, grow_receive_buffer};
+use crate::{
+    model::net::IfIndex,
+    netlink::{HostChange, NetlinkError, grow_receive_buffer},
+};
 
 const GROUPS: [MulticastGroup; 8] = [
     MulticastGroup::Link,
@@ -28,8 +32,13 @@ const GROUPS: [MulticastGroup; 8] = [
 /// Room for the events of a few hundred containers that start at once.
 const RECEIVE_BUFFER: usize = 4 << 20;
 
-/// Nobody reads an event: what does not fit is cut off.
+/// Only the beginning of an event is read: what does not fit is cut off.
 const EVENT_LEN: usize = 64;
+
+const RTM_NEWNEIGH: u16 = 28;
+const RTM_DELNEIGH: u16 = 29;
+/// Where `struct ndmsg` has the link, behind the header.
+const NDM_IFINDEX: std::ops::Range<usize> = 20..24;
 
 /// Events that are taken as one change, so that a storm cannot keep the consumer out.
 const BURST: usize = 4096;
@@ -68,25 +77,46 @@ impl Stream for Changes {
         let Some(open) = socket else {
             return Poll::Ready(None);
         };
-        let mut changed = false;
+        let mut changed = None;
         for _ in 0..BURST {
             event.clear();
             match open.poll_recv(cx, event) {
-                Poll::Ready(Ok(())) => changed = true,
+                Poll::Ready(Ok(())) => changed = Some(join(changed, link_of(event))),
                 // Events were lost, so something did change.
                 Poll::Ready(Err(error)) if error.raw_os_error() == Some(libc::ENOBUFS) => {
-                    changed = true;
+                    changed = Some(HostChange::Any);
                 }
                 Poll::Ready(Err(error)) => {
                     tracing::warn!(%error, "rtnetlink events ended");
                     *socket = None;
-                    return Poll::Ready(changed.then_some(HostChange));
+                    return Poll::Ready(changed);
                 }
-                Poll::Pending if changed => break,
+                Poll::Pending if changed.is_some() => break,
                 Poll::Pending => return Poll::Pending,
             }
         }
-        Poll::Ready(Some(HostChange))
+        Poll::Ready(changed)
+    }
+}
+
+/// The link whose neighbour an event is about; `None` where it is about something else.
+fn link_of(event: &[u8]) -> Option<IfIndex> {
+    let kind = event.get(4..6)?.try_into().ok().map(u16::from_ne_bytes)?;
+    if !matches!(kind, RTM_NEWNEIGH | RTM_DELNEIGH) {
+        return None;
+    }
+    let link = event.get(NDM_IFINDEX)?.try_into().ok();
+    IfIndex::try_from(link.map(u32::from_ne_bytes)?).ok()
+}
+
+fn join(before: Option<HostChange>, link: Option<IfIndex>) -> HostChange {
+    match (before, link) {
+        (None, Some(link)) => HostChange::Neighbours(BTreeSet::from([link])),
+        (Some(HostChange::Neighbours(mut links)), Some(link)) => {
+            links.insert(link);
+            HostChange::Neighbours(links)
+        }
+        (Some(HostChange::Any), _) | (_, None) => HostChange::Any,
     }
 }
 

@@ -3,24 +3,32 @@
 mod addresses;
 mod calls;
 mod changes;
+mod direct;
 mod filters;
 mod links;
 mod neighbours;
 mod routes;
 mod rules;
 
-use std::net::IpAddr;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::{Mutex, PoisonError},
+};
 
 use rtnetlink::{proto::Connection, sys::AsyncSocket};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, yield_now};
 
-use self::calls::Calls;
 pub use self::changes::Changes;
+use self::{calls::Calls, direct::Request};
 use super::{
-    HostOp, Netlink, NetlinkError, ObservedHost,
+    HostOp, Netlink, NetlinkError, ObservedHost, Way,
     conntrack::{self, Tracked, Tuple},
 };
-use crate::model::peer::Hop;
+use crate::model::net::IfIndex;
+
+/// Changes and questions between two of which others may run.
+const SPELL: usize = 256;
 
 /// The kernel, through one rtnetlink socket. The socket stays in the network namespace of the
 /// thread that called [`Rtnetlink::new`], wherever the calls come from.
@@ -28,6 +36,8 @@ use crate::model::peer::Hop;
 pub struct Rtnetlink {
     calls: Calls,
     connection: JoinHandle<()>,
+    /// Of the links, as last read: ten thousand route lookups do not ask for it each time.
+    mtus: Mutex<BTreeMap<IfIndex, u32>>,
 }
 
 impl Rtnetlink {
@@ -42,10 +52,59 @@ impl Rtnetlink {
         // The ends of dumps and the acknowledgements tell a full answer from a lost connection.
         connection.set_forward_done(true);
         connection.set_forward_ack(true);
+        let direct = direct::Direct::open().map_err(|source| NetlinkError {
+            call: "open a second rtnetlink socket".to_owned(),
+            source,
+        })?;
         Ok(Self {
-            calls: Calls::new(handle),
+            calls: Calls::new(handle, direct),
             connection: tokio::spawn(connection),
+            mtus: Mutex::default(),
         })
+    }
+
+    /// A change that is no single request.
+    async fn change(&self, op: &HostOp) -> Result<(), NetlinkError> {
+        let calls = &self.calls;
+        let call = op.to_string();
+        if matches!(op, HostOp::SetMtu { .. }) {
+            self.mtus().clear();
+        }
+        match op {
+            HostOp::CreateVxlan(device) => links::create_vxlan(calls, &call, device).await,
+            HostOp::DeleteLink { link, name: _ } => links::delete(calls, &call, *link).await,
+            HostOp::SetMtu { link, mtu } => links::set_mtu(calls, &call, *link, *mtu).await,
+            HostOp::SetUp(link) => links::set_up(calls, &call, *link).await,
+            HostOp::PutAddress(link, net) => addresses::put(calls, &call, *link, *net).await,
+            HostOp::DeleteAddress(link, net) => addresses::delete(calls, &call, *link, *net).await,
+            HostOp::ManageNeighbour {
+                link,
+                addr,
+                managed: true,
+            } => neighbours::manage(calls, &call, *link, *addr).await,
+            HostOp::ManageNeighbour {
+                link,
+                addr,
+                managed: false,
+            } => neighbours::release(calls, &call, *link, *addr).await,
+            HostOp::PutBlackhole(net) => routes::put_blackhole(calls, &call, *net).await,
+            HostOp::DeleteBlackhole(net) => routes::delete_blackhole(calls, &call, *net).await,
+            HostOp::PutNeighbour { .. }
+            | HostOp::DeleteNeighbour(..)
+            | HostOp::PutTunnel(..)
+            | HostOp::DeleteTunnel(_)
+            | HostOp::PutRoute(_)
+            | HostOp::DeleteRoute(_) => self
+                .calls
+                .act_all(request(op).into_iter().collect())
+                .into_iter()
+                .collect(),
+        }
+    }
+
+    fn mtus(&self) -> std::sync::MutexGuard<'_, BTreeMap<IfIndex, u32>> {
+        // Whoever panicked while holding it left numbers that are still those of the links.
+        self.mtus.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -63,6 +122,11 @@ impl Netlink for Rtnetlink {
             links: links::observe(&self.calls).await?,
             ..ObservedHost::default()
         };
+        *self.mtus() = host
+            .links
+            .values()
+            .map(|link| (link.index, link.mtu))
+            .collect();
         addresses::observe(&self.calls, &mut host).await?;
         routes::observe(&self.calls, &mut host).await?;
         rules::observe(&self.calls, &mut host).await?;
@@ -72,48 +136,50 @@ impl Netlink for Rtnetlink {
         Ok(host)
     }
 
-    async fn apply(&self, op: &HostOp) -> Result<(), NetlinkError> {
-        let calls = &self.calls;
-        let call = op.to_string();
-        match op {
-            HostOp::CreateVxlan(device) => links::create_vxlan(calls, &call, device).await,
-            HostOp::DeleteLink { link, name: _ } => links::delete(calls, &call, *link).await,
-            HostOp::SetMtu { link, mtu } => links::set_mtu(calls, &call, *link, *mtu).await,
-            HostOp::SetUp(link) => links::set_up(calls, &call, *link).await,
-            HostOp::PutAddress(link, net) => addresses::put(calls, &call, *link, *net).await,
-            HostOp::DeleteAddress(link, net) => addresses::delete(calls, &call, *link, *net).await,
-            HostOp::PutNeighbour { link, addr, mac } => {
-                neighbours::put(calls, &call, *link, *addr, *mac).await
-            }
-            HostOp::DeleteNeighbour(link, addr) => {
-                neighbours::delete(calls, &call, *link, *addr).await
-            }
-            HostOp::ManageNeighbour {
-                link,
-                addr,
-                managed: true,
-            } => neighbours::manage(calls, &call, *link, *addr).await,
-            HostOp::ManageNeighbour {
-                link,
-                addr,
-                managed: false,
-            } => neighbours::release(calls, &call, *link, *addr).await,
-            HostOp::PutTunnel(entry, vtep) => {
-                neighbours::put_tunnel(calls, &call, *entry, *vtep).await
-            }
-            HostOp::DeleteTunnel(entry) => neighbours::delete_tunnel(calls, &call, *entry).await,
-            HostOp::PutRoute(route) => routes::put(calls, &call, route).await,
-            HostOp::DeleteRoute(route) => routes::delete(calls, &call, route).await,
-            HostOp::PutBlackhole(net) => routes::put_blackhole(calls, &call, *net).await,
-            HostOp::DeleteBlackhole(net) => routes::delete_blackhole(calls, &call, *net).await,
-        }
+    async fn observe_neighbours(
+        &self,
+        host: &mut ObservedHost,
+        links: &BTreeSet<IfIndex>,
+    ) -> Result<(), NetlinkError> {
+        neighbours::observe_at(&self.calls, host, links).await
     }
 
-    async fn route_to(
-        &self,
-        destination: IpAddr,
-    ) -> Result<Option<(Hop, Option<IpAddr>)>, NetlinkError> {
-        routes::route_to(&self.calls, destination).await
+    async fn apply_all(&self, ops: &[HostOp]) -> Vec<Result<(), NetlinkError>> {
+        let mut answers = Vec::with_capacity(ops.len());
+        let mut rest = ops;
+        while let Some(op) = rest.first() {
+            let requests: Vec<Request> = rest.iter().take(SPELL).map_while(request).collect();
+            if requests.is_empty() {
+                answers.push(self.change(op).await);
+                rest = rest.get(1..).unwrap_or_default();
+            } else {
+                rest = rest.get(requests.len()..).unwrap_or_default();
+                answers.extend(self.calls.act_all(requests));
+                yield_now().await;
+            }
+        }
+        answers
+    }
+
+    async fn apply(&self, op: &HostOp) -> Result<(), NetlinkError> {
+        let answers = self.apply_all(std::slice::from_ref(op)).await;
+        answers.into_iter().collect()
+    }
+
+    async fn ways_to(&self, destinations: &[IpAddr]) -> Vec<Way> {
+        let mut ways = Vec::with_capacity(destinations.len());
+        let known = |link: &IfIndex| self.mtus().get(link).copied();
+        for some in destinations.chunks(SPELL) {
+            let requests = some.iter().map(|destination| routes::lookup(*destination));
+            for answer in self.calls.ask_all(requests.collect()) {
+                ways.push(match answer {
+                    Ok(answer) => routes::way(&self.calls, answer, known).await,
+                    Err(error) => Err(error),
+                });
+            }
+            yield_now().await;
+        }
+        ways
     }
 
     async fn forget_connection(&self, tracked: &Tracked) -> Result<bool, NetlinkError> {
@@ -142,6 +208,28 @@ impl Netlink for Rtnetlink {
     async fn changes(&self) -> Result<Changes, NetlinkError> {
         Changes::open()
     }
+}
+
+/// The one request that a change takes; `None` for one that takes more, or its time.
+fn request(op: &HostOp) -> Option<Request> {
+    let call = op.to_string();
+    Some(match op {
+        HostOp::PutNeighbour { link, addr, mac } => neighbours::put(call, *link, *addr, *mac),
+        HostOp::DeleteNeighbour(link, addr) => neighbours::delete(call, *link, *addr),
+        HostOp::PutTunnel(entry, vtep) => neighbours::put_tunnel(call, *entry, *vtep),
+        HostOp::DeleteTunnel(entry) => neighbours::delete_tunnel(call, *entry),
+        HostOp::PutRoute(route) => routes::put(call, route),
+        HostOp::DeleteRoute(route) => routes::delete(call, route),
+        HostOp::CreateVxlan(_)
+        | HostOp::DeleteLink { .. }
+        | HostOp::SetMtu { .. }
+        | HostOp::SetUp(_)
+        | HostOp::PutAddress(..)
+        | HostOp::DeleteAddress(..)
+        | HostOp::PutBlackhole(_)
+        | HostOp::DeleteBlackhole(_)
+        | HostOp::ManageNeighbour { .. } => return None,
+    })
 }
 
 /// Has errors explained in words, and dumps filtered. Kernels before 4.12 and 4.20 cannot, and

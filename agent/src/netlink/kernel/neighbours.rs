@@ -1,7 +1,7 @@
 //! Neighbours, and the forwarding entries of bridges and VXLAN devices, which are neighbours of
 //! the bridge family.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::{
@@ -12,7 +12,10 @@ use netlink_packet_route::{
     },
 };
 
-use super::calls::{Calls, accept, is};
+use super::{
+    calls::{Calls, accept, is},
+    direct::Request,
+};
 use crate::{
     model::net::{IfIndex, Mac},
     netlink::{
@@ -29,41 +32,94 @@ pub(super) async fn observe(calls: &Calls, host: &mut ObservedHost) -> Result<()
             host.neighbours.extend(read(&message));
         }
     }
-    let call = "read forwarding entries";
-    let entries = match dump(calls, call, AddressFamily::Bridge).await {
-        // A link that went meanwhile; its event has us look again.
-        Err(error) if is(&error, &[libc::ENODEV]) => dump(calls, call, AddressFamily::Bridge).await,
-        other => other,
-    }?;
-    for message in entries {
+    for message in dump(calls, "read forwarding entries", AddressFamily::Bridge).await? {
         read_entry(host, &message);
     }
     Ok(())
 }
 
-pub(super) async fn put(
+/// Reads what belongs to these links again, and leaves the rest as it is.
+pub(super) async fn observe_at(
     calls: &Calls,
-    call: &str,
-    link: IfIndex,
-    addr: IpAddr,
-    mac: Mac,
+    host: &mut ObservedHost,
+    links: &BTreeSet<IfIndex>,
 ) -> Result<(), NetlinkError> {
+    host.neighbours.retain(|(link, _), _| !links.contains(link));
+    host.tunnel_fdb
+        .retain(|entry, _| !links.contains(&entry.link));
+    host.bridge_fdb.retain(|entry| !links.contains(&entry.port));
+    for link in links
+        .iter()
+        .filter(|link| host.links.contains_key(link))
+        .copied()
+        .collect::<Vec<_>>()
+    {
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut request = NeighbourMessage::default();
+            request.header.family = family;
+            request
+                .attributes
+                .push(NeighbourAttribute::IfIndex(link.get()));
+            for message in dump_by(calls, "read neighbours", request).await? {
+                // Kernels before 4.20 do not filter.
+                host.neighbours
+                    .extend(read(&message).filter(|((owner, _), _)| *owner == link));
+            }
+        }
+        let mut request = NeighbourMessage::default();
+        request.header.family = AddressFamily::Bridge;
+        request.header.ifindex = link.get();
+        for message in dump_by(calls, "read forwarding entries", request).await? {
+            if message.header.ifindex == link.get() {
+                read_entry(host, &message);
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn put(call: String, link: IfIndex, addr: IpAddr, mac: Mac) -> Request {
     let mut message = neighbour(link, addr);
     message.header.state = State::Permanent;
     message
         .attributes
         .push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
-    create(calls, call, message).await
+    created(call, message)
 }
 
-pub(super) async fn delete(
-    calls: &Calls,
-    call: &str,
-    link: IfIndex,
-    addr: IpAddr,
-) -> Result<(), NetlinkError> {
-    let request = RouteNetlinkMessage::DelNeighbour(neighbour(link, addr));
-    accept(calls.act(call, request, 0).await, &GONE)
+pub(super) fn delete(call: String, link: IfIndex, addr: IpAddr) -> Request {
+    deleted(call, neighbour(link, addr))
+}
+
+pub(super) fn put_tunnel(call: String, entry: TunnelEntry, vtep: IpAddr) -> Request {
+    let mut message = tunnel(entry);
+    message.header.state = State::Permanent;
+    message
+        .attributes
+        .push(NeighbourAttribute::Destination(address(vtep)));
+    created(call, message)
+}
+
+pub(super) fn delete_tunnel(call: String, entry: TunnelEntry) -> Request {
+    deleted(call, tunnel(entry))
+}
+
+fn created(call: String, message: NeighbourMessage) -> Request {
+    Request {
+        call,
+        message: RouteNetlinkMessage::NewNeighbour(message),
+        flags: NLM_F_CREATE | NLM_F_REPLACE,
+        accept: &[],
+    }
+}
+
+fn deleted(call: String, message: NeighbourMessage) -> Request {
+    Request {
+        call,
+        message: RouteNetlinkMessage::DelNeighbour(message),
+        flags: 0,
+        accept: &GONE,
+    }
 }
 
 /// Marks the neighbour as managed; its state and MAC stay as they are.
@@ -109,29 +165,6 @@ pub(super) async fn release(
     accept(calls.act(call, request, NLM_F_REPLACE).await, &GONE)
 }
 
-pub(super) async fn put_tunnel(
-    calls: &Calls,
-    call: &str,
-    entry: TunnelEntry,
-    vtep: IpAddr,
-) -> Result<(), NetlinkError> {
-    let mut message = tunnel(entry);
-    message.header.state = State::Permanent;
-    message
-        .attributes
-        .push(NeighbourAttribute::Destination(address(vtep)));
-    create(calls, call, message).await
-}
-
-pub(super) async fn delete_tunnel(
-    calls: &Calls,
-    call: &str,
-    entry: TunnelEntry,
-) -> Result<(), NetlinkError> {
-    let request = RouteNetlinkMessage::DelNeighbour(tunnel(entry));
-    accept(calls.act(call, request, 0).await, &GONE)
-}
-
 async fn create(calls: &Calls, call: &str, message: NeighbourMessage) -> Result<(), NetlinkError> {
     let request = RouteNetlinkMessage::NewNeighbour(message);
     calls.act(call, request, NLM_F_CREATE | NLM_F_REPLACE).await
@@ -144,9 +177,23 @@ async fn dump(
 ) -> Result<Vec<NeighbourMessage>, NetlinkError> {
     let mut request = NeighbourMessage::default();
     request.header.family = family;
-    let rows = calls
+    dump_by(calls, call, request).await
+}
+
+async fn dump_by(
+    calls: &Calls,
+    call: &str,
+    request: NeighbourMessage,
+) -> Result<Vec<NeighbourMessage>, NetlinkError> {
+    let family = request.header.family;
+    let rows = match calls
         .dump(call, RouteNetlinkMessage::GetNeighbour(request))
-        .await?;
+        .await
+    {
+        // The link is gone: its event has us look again.
+        Err(error) if is(&error, &[libc::ENODEV]) => Vec::new(),
+        other => other?,
+    };
     Ok(rows
         .into_iter()
         .filter_map(|row| match row {

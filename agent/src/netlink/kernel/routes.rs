@@ -14,6 +14,7 @@ use netlink_packet_route::{
 
 use super::{
     calls::{Calls, accept, is},
+    direct::Request,
     links,
 };
 use crate::{
@@ -52,24 +53,30 @@ pub(super) async fn observe(calls: &Calls, host: &mut ObservedHost) -> Result<()
     Ok(())
 }
 
-pub(super) async fn put(calls: &Calls, call: &str, route: &Route) -> Result<(), NetlinkError> {
+pub(super) fn put(call: String, route: &Route) -> Request {
     let mut message = message(route);
     message.header.scope = match route.gateway {
         Some(_) => RouteScope::Universe,
         None => RouteScope::Link,
     };
-    let request = RouteNetlinkMessage::NewRoute(message);
-    calls.act(call, request, NLM_F_CREATE | NLM_F_REPLACE).await
+    Request {
+        call,
+        message: RouteNetlinkMessage::NewRoute(message),
+        flags: NLM_F_CREATE | NLM_F_REPLACE,
+        accept: &[],
+    }
 }
 
-pub(super) async fn delete(calls: &Calls, call: &str, route: &Route) -> Result<(), NetlinkError> {
+pub(super) fn delete(call: String, route: &Route) -> Request {
     let mut message = message(route);
     // Any scope: whoever made the route may have chosen another than we do.
     message.header.scope = RouteScope::NoWhere;
-    let result = calls
-        .act(call, RouteNetlinkMessage::DelRoute(message), 0)
-        .await;
-    accept(result, &[libc::ESRCH, libc::ENOENT, libc::ENODEV])
+    Request {
+        call,
+        message: RouteNetlinkMessage::DelRoute(message),
+        flags: 0,
+        accept: &[libc::ESRCH, libc::ENOENT, libc::ENODEV],
+    }
 }
 
 /// Never beside another route: the kernel's own for a bridge's address is better than this one.
@@ -108,25 +115,28 @@ fn blackhole(net: IpNet) -> RouteMessage {
     message
 }
 
-pub(super) async fn route_to(
-    calls: &Calls,
-    destination: IpAddr,
-) -> Result<Option<(Hop, Option<IpAddr>)>, NetlinkError> {
-    let call = format!("look up route to {destination}");
-    let mut request = RouteMessage::default();
-    request.header.address_family = family(destination);
-    request.header.destination_prefix_length = if destination.is_ipv4() { 32 } else { 128 };
-    request
+pub(super) fn lookup(destination: IpAddr) -> Request {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family(destination);
+    message.header.destination_prefix_length = if destination.is_ipv4() { 32 } else { 128 };
+    message
         .attributes
         .push(RouteAttribute::Destination(address(destination)));
-    let answer = match calls
-        .ask(&call, RouteNetlinkMessage::GetRoute(request))
-        .await
-    {
-        Err(error) if is(&error, &NO_WAY) => return Ok(None),
-        other => other?,
-    };
-    let RouteNetlinkMessage::NewRoute(message) = answer else {
+    Request {
+        call: format!("look up route to {destination}"),
+        message: RouteNetlinkMessage::GetRoute(message),
+        flags: 0,
+        accept: &NO_WAY,
+    }
+}
+
+/// The way that a lookup's answer names, if any.
+pub(super) async fn way(
+    calls: &Calls,
+    answer: Option<RouteNetlinkMessage>,
+    link_mtu: impl Fn(&IfIndex) -> Option<u32>,
+) -> Result<Option<(Hop, Option<IpAddr>)>, NetlinkError> {
+    let Some(RouteNetlinkMessage::NewRoute(message)) = answer else {
         return Ok(None);
     };
     let attributes = &message.attributes;
@@ -137,7 +147,7 @@ pub(super) async fn route_to(
         RouteAttribute::PrefSource(source) => ip(source),
         _ => None,
     });
-    let mtu = match route_mtu(attributes) {
+    let mtu = match route_mtu(attributes).or_else(|| link_mtu(&link)) {
         Some(mtu) => mtu,
         None => links::mtu(calls, link).await?,
     };

@@ -3,6 +3,7 @@
 use weft_common::{settings::FAST_PATH, stats::Hook};
 
 use super::*;
+use crate::reconcile::schedule::*;
 
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_fails_is_named_and_no_other_waits_for_it() {

@@ -1,6 +1,7 @@
 //! What changes under the agent while it runs: routes, the uplink, kernel settings.
 
 use super::{world::address_uplink, *};
+use crate::reconcile::schedule::*;
 use crate::{
     model::net::IfIndex,
     netlink::{LinkKind, Neighbour, NeighbourState},

@@ -6,7 +6,7 @@ use weft_common::{
 };
 
 use super::*;
-use crate::netlink::LinkKind;
+use crate::{netlink::LinkKind, reconcile::schedule::RETRY};
 
 impl World {
     fn forwarding(&self) -> String {
