@@ -4,7 +4,7 @@ use std::{
     io::Write as _,
     net::Ipv4Addr,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     time::Duration,
 };
 
@@ -20,6 +20,16 @@ use crate::{
 
 pub const PREFIX: &str = "/coreos.com/network";
 const LIMIT: Duration = Duration::from_secs(20);
+
+/// Operations in a transaction; etcd takes 128.
+const MOST: usize = 100;
+
+/// What etcdctl reads.
+fn put_lines(pairs: &[(String, String)]) -> impl Iterator<Item = String> {
+    // As a Go string, whose quotes are escaped as Rust's are.
+    let line = |(key, value): &(String, String)| format!("put {key} {value:?}\n");
+    pairs.iter().map(line)
+}
 
 #[derive(Debug)]
 pub struct Etcd {
@@ -94,25 +104,47 @@ impl Etcd {
 
     /// Many keys, a hundred a transaction.
     pub fn put_all(&self, pairs: &[(String, String)]) -> Result<()> {
-        for some in pairs.chunks(100) {
-            // etcdctl reads compares, then what to do, then what else, each ended by an empty line.
-            let mut text = String::from("\n");
-            for (key, value) in some {
-                // As a Go string, whose quotes are escaped as Rust's are.
-                text.push_str(&format!("put {key} {value:?}\n"));
-            }
-            text.push_str("\n\n");
-            let mut command = self.client()?;
-            command.arg("txn").stdin(Stdio::piped());
-            command.stdout(Stdio::null()).stderr(Stdio::piped());
-            let mut child = command.spawn().context("start etcdctl")?;
-            if let Some(mut to) = child.stdin.take() {
-                to.write_all(text.as_bytes()).context("write to etcdctl")?;
-            }
-            let out = child.wait_with_output().context("wait for etcdctl")?;
-            let errors = String::from_utf8_lossy(&out.stderr);
-            ensure!(out.status.success(), "etcdctl txn: {errors}");
+        let lines: Vec<String> = put_lines(pairs).collect();
+        for some in lines.chunks(MOST) {
+            Self::written(self.begin(some)?)?;
         }
+        Ok(())
+    }
+
+    /// Puts and deletions by as many clients as there are transactions; the revision after all.
+    pub fn change_at_once(&self, puts: &[(String, String)], gone: &[String]) -> Result<i64> {
+        let lines = put_lines(puts).chain(gone.iter().map(|key| format!("del {key}\n")));
+        let lines: Vec<String> = lines.collect();
+        let begun: Vec<_> = lines
+            .chunks(MOST)
+            .map(|some| self.begin(some))
+            .collect::<Result<_>>()?;
+        begun.into_iter().try_for_each(Self::written)?;
+        let text = self.ctl(&["get", &format!("{PREFIX}/config"), "-w", "json"])?;
+        let value: serde_json::Value = serde_json::from_str(&text).context("etcdctl's JSON")?;
+        let revision = value.pointer("/header/revision");
+        revision
+            .and_then(serde_json::Value::as_i64)
+            .context("a revision")
+    }
+
+    fn begin(&self, lines: &[String]) -> Result<Child> {
+        // etcdctl reads compares, then what to do, then what else, each ended by an empty line.
+        let text = format!("\n{}\n\n", lines.concat());
+        let mut command = self.client()?;
+        command.arg("txn").stdin(Stdio::piped());
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().context("start etcdctl")?;
+        if let Some(mut to) = child.stdin.take() {
+            to.write_all(text.as_bytes()).context("write to etcdctl")?;
+        }
+        Ok(child)
+    }
+
+    fn written(child: Child) -> Result<()> {
+        let out = child.wait_with_output().context("wait for etcdctl")?;
+        let errors = String::from_utf8_lossy(&out.stderr);
+        ensure!(out.status.success(), "etcdctl txn: {errors}");
         Ok(())
     }
 

@@ -6,6 +6,7 @@ mod lanes;
 mod measures;
 mod plot;
 mod programs;
+mod scale;
 mod stages;
 mod table;
 mod worker;
@@ -32,7 +33,10 @@ use crate::{
 };
 
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Options {
+    #[command(subcommand)]
+    of: Option<Of>,
     /// Fewer rounds of shorter slices: to see that it runs.
     #[arg(long)]
     quick: bool,
@@ -62,6 +66,13 @@ pub(crate) struct Options {
     assert: bool,
 }
 
+/// What else can be measured.
+#[derive(Debug, clap::Subcommand)]
+enum Of {
+    /// The agent with many peers: start, changes, memory, idling.
+    Scale(scale::Options),
+}
+
 const QUICK: (u32, u64) = (3, 120);
 const WHOLE: (u32, u64) = (9, 300);
 
@@ -71,8 +82,13 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let weft = build(Lock::MayChange)?;
-    if !shell::is_root() {
+    // By its name in the environment the lab finds the agent that was just built.
+    let unnamed = options.of.is_some() && std::env::var_os("WEFT_BIN").is_none();
+    if !shell::is_root() || unnamed {
         return again_as_root(&weft);
+    }
+    if let Some(Of::Scale(options)) = &options.of {
+        return scale::run(options);
     }
     let (rounds, millis) = if options.quick { QUICK } else { WHOLE };
     let rounds = options.rounds.unwrap_or(rounds);
