@@ -100,7 +100,12 @@ impl Agent {
         let what = format!("the agent on {} knows {count} peers", self.host.label);
         let done = wait::until_true(&what, READY, || {
             self.daemon()?.ensure_running()?;
-            let routes = self.host.ip("route show dev flannel.1")?.lines().count();
+            // By the device, or by another node as the next hop.
+            let leads = |line: &&str| {
+                line.contains(" dev flannel.1")
+                    || (line.starts_with("188.172.") && line.contains(" via "))
+            };
+            let routes = self.host.ip("route show")?.lines().filter(leads).count();
             Ok(routes == count && (!self.has_programs() || self.host.peers()?.len() == count))
         });
         done.with_context(|| self.tail())

@@ -67,9 +67,6 @@ pub fn check(
              address lies in a leased subnet is cut off; choose another Network"
         );
     }
-    if network.direct_routing {
-        warn!("DirectRouting of the network config is not supported yet: every peer is tunnelled");
-    }
     Ok(())
 }
 

@@ -18,7 +18,7 @@ use weft_common::{
 };
 
 pub use self::peers::kernel_ways;
-use self::peers::{peer_entry, peers};
+use self::peers::{direct, peer_entry, peers};
 use super::underlay::Underlay;
 use crate::{
     datapath::{Attachment, DatapathState},
@@ -121,6 +121,11 @@ pub struct Desired {
     pub network: IpNet,
     /// Peers that the kernel is programmed for.
     pub peers: BTreeMap<Subnet, Peer>,
+    /// Those of them that are reached without encapsulation, by this device.
+    pub direct: BTreeMap<Subnet, IfIndex>,
+    /// Length of the subnets of a network whose peers are reached like that where they can be; there
+    /// a route of that form is ours.
+    pub direct_len: Option<u8>,
     /// Containers whose neighbour entry the kernel keeps fresh, with their bridge.
     pub managed: BTreeSet<(IfIndex, IpAddr)>,
     /// Maps and programs.
@@ -168,6 +173,13 @@ pub fn desired(view: &View<'_>) -> Desired {
             .unwrap_or_default(),
         lost,
         cut_off: !view.holds,
+        // What is cut off leaves by no other way either.
+        direct: if view.holds {
+            direct(view, &name, &peers)
+        } else {
+            BTreeMap::new()
+        },
+        direct_len: (view.network.direct_routing).then_some(view.network.subnet_len),
         device,
         peers,
         ignored,

@@ -266,7 +266,12 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
         report.kept_ports = kept_ports(host, &desired.datapath.attachments, &foreign);
         report.allowed = allowed;
         // For the status; what the programs may take follows from the ways themselves.
-        for (vtep, why) in kernel_ways(memory.hops.reached(), host, &device) {
+        for (vtep, why) in kernel_ways(
+            memory.hops.reached(),
+            host,
+            &device,
+            self.network.direct_routing,
+        ) {
             report.allowed.kernel_only.entry(vtep).or_insert(why);
         }
         let locals = desired.datapath.locals.keys().copied();

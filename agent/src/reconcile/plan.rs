@@ -120,8 +120,9 @@ fn plan_address(desired: &Desired, host: &ObservedHost, link: IfIndex, ops: &mut
     }
 }
 
-/// For each peer what flannel programs, in its order: neighbour, forwarding entry, route. What is
-/// on our device for nobody is removed.
+/// For each peer what flannel programs, in its order: neighbour, forwarding entry, route; for one
+/// that is reached without encapsulation the route alone. What is there for nobody is removed, after
+/// what takes its place.
 fn plan_peers(desired: &Desired, host: &ObservedHost, link: IfIndex, ops: &mut Vec<HostOp>) {
     let mut neighbours = BTreeMap::new();
     let mut tunnels = BTreeMap::new();
@@ -130,6 +131,17 @@ fn plan_peers(desired: &Desired, host: &ObservedHost, link: IfIndex, ops: &mut V
     let mut peers: Vec<_> = desired.peers.values().collect();
     peers.sort_by_key(|peer| peer.written);
     for peer in peers {
+        if let Some(uplink) = desired.direct.get(&peer.subnet) {
+            routes.insert(Route {
+                destination: peer.subnet.net(),
+                gateway: Some(peer.vtep_addr),
+                link: *uplink,
+                onlink: false,
+                metric: 0,
+                protocol: PROTOCOL_BOOT,
+            });
+            continue;
+        }
         let via = peer.subnet.net().network();
         neighbours.insert(via, peer.vtep_mac);
         tunnels.insert(
@@ -158,12 +170,31 @@ fn plan_peers(desired: &Desired, host: &ObservedHost, link: IfIndex, ops: &mut V
     let missing = routes.iter().filter(|route| !host.routes.contains(*route));
     let places: BTreeSet<_> = missing.map(place).collect();
     let stale_routes = host.routes.iter().filter(|route| {
-        route.link == link
-            && route.protocol != PROTOCOL_KERNEL
+        ((route.link == link && route.protocol != PROTOCOL_KERNEL) || is_direct(desired, route))
             && !routes.contains(*route)
             && !places.contains(&place(route))
     });
     ops.extend(stale_routes.map(|route| HostOp::DeleteRoute(*route)));
+    for (addr, mac) in &neighbours {
+        let (addr, mac) = (*addr, *mac);
+        let there = host.neighbours.get(&(link, addr)).is_some_and(|entry| {
+            entry.mac == Some(mac) && entry.state == NeighbourState::Permanent
+        });
+        if !there {
+            ops.push(HostOp::PutNeighbour { link, addr, mac });
+        }
+    }
+    for (entry, vtep) in &tunnels {
+        if host.tunnel_fdb.get(entry) != Some(vtep) {
+            ops.push(HostOp::PutTunnel(*entry, *vtep));
+        }
+    }
+    for route in routes {
+        if !host.routes.contains(&route) {
+            ops.push(HostOp::PutRoute(route));
+        }
+    }
+
     for ((owner, addr), entry) in &host.neighbours {
         let permanent = entry.state == NeighbourState::Permanent;
         if *owner == link && permanent && addr.is_ipv4() && !neighbours.contains_key(addr) {
@@ -175,25 +206,19 @@ fn plan_peers(desired: &Desired, host: &ObservedHost, link: IfIndex, ops: &mut V
             ops.push(HostOp::DeleteTunnel(*entry));
         }
     }
+}
 
-    for (addr, mac) in neighbours {
-        let there = host.neighbours.get(&(link, addr)).is_some_and(|entry| {
-            entry.mac == Some(mac) && entry.state == NeighbourState::Permanent
-        });
-        if !there {
-            ops.push(HostOp::PutNeighbour { link, addr, mac });
-        }
-    }
-    for (entry, vtep) in tunnels {
-        if host.tunnel_fdb.get(&entry) != Some(&vtep) {
-            ops.push(HostOp::PutTunnel(entry, vtep));
-        }
-    }
-    for route in routes {
-        if !host.routes.contains(&route) {
-            ops.push(HostOp::PutRoute(route));
-        }
-    }
+/// Whether a route is one to a peer without encapsulation, of whichever agent or flannel before us.
+fn is_direct(desired: &Desired, route: &Route) -> bool {
+    let IpNet::V4(destination) = route.destination else {
+        return false;
+    };
+    desired.direct_len == Some(destination.prefix_len())
+        && desired.network.contains(&route.destination)
+        && route
+            .gateway
+            .is_some_and(|via| !desired.network.contains(&via))
+        && (route.protocol, route.metric, route.onlink) == (PROTOCOL_BOOT, 0, false)
 }
 
 /// What a new route takes the place of.

@@ -102,6 +102,32 @@ proptest! {
         rounds.settle(3);
     }
 
+    /// From tunnels to direct routes and back, among leases that change.
+    #[test]
+    fn peers_without_a_gateway_are_routed_directly(
+        first in nodes(),
+        second in nodes(),
+        mut host in host(),
+        garbage in garbage(),
+    ) {
+        garbage.spread(&mut host);
+        let mut rounds = rounds(&first, host, FakeDatapath::default());
+        rounds.settle(4);
+        let tunnelled = foreign(rounds.seen());
+        rounds.direct = true;
+        rounds.settle(4);
+        rounds.leases = snapshot(&second);
+        let desired = rounds.settle(4);
+        let near = second.iter().filter(|node| node.flaw.is_none() && !node.routed);
+        prop_assert_eq!(desired.direct.len(), near.count());
+        let mut routes = foreign(rounds.seen()).routes;
+        routes.retain(|route| !tunnelled.routes.contains(route));
+        prop_assert_eq!(routes.len(), desired.direct.len());
+        rounds.leases = snapshot(&[]);
+        rounds.settle(4);
+        prop_assert_eq!(foreign(rounds.seen()), tunnelled);
+    }
+
     #[test]
     fn a_peer_that_fails_for_ever_stops_no_other(
         nodes in nodes(),

@@ -6,7 +6,7 @@ use futures::executor::block_on;
 use weft::{
     datapath::{Datapath as _, DatapathOp, fake::FakeDatapath},
     endpoints::{self, Endpoint, Endpoints},
-    model::lease::Snapshot,
+    model::{lease::Snapshot, network::NetworkConfig, peer::Peer},
     netlink::{HostOp, NeighbourState, Netlink as _, ObservedHost, TunnelEntry, fake::FakeHost},
     reconcile::{
         desired::{Desired, KernelDefaults, View, desired},
@@ -23,6 +23,8 @@ pub struct Rounds {
     pub datapath: FakeDatapath,
     pub leases: Snapshot,
     pub endpoints: Endpoints,
+    /// `DirectRouting`.
+    pub direct: bool,
 }
 
 impl Rounds {
@@ -35,6 +37,7 @@ impl Rounds {
             host: FakeHost::new(host),
             datapath,
             leases,
+            direct: false,
         }
     }
 
@@ -51,8 +54,12 @@ impl Rounds {
         let hops: BTreeMap<_, _> = addresses
             .filter_map(|to| Some((to, block_on(self.host.route_to(to)).unwrap()?.0)))
             .collect();
+        let network = NetworkConfig {
+            direct_routing: self.direct,
+            ..network()
+        };
         let desired = desired(&View {
-            network: &network(),
+            network: &network,
             own,
             holds: true,
             underlay: Underlay {
@@ -126,15 +133,25 @@ impl Rounds {
         assert_eq!(inside, [desired.address]);
         let made = host.routes.iter();
         let made = made.filter(|route| route.link == device.index && route.protocol != 2);
-        assert_eq!(made.count(), desired.peers.len());
+        let tunnelled = desired.peers.len() - desired.direct.len();
+        assert_eq!(made.count(), tunnelled);
         let permanent = host.neighbours.iter().filter(|((link, _), entry)| {
             *link == device.index && entry.state == NeighbourState::Permanent
         });
-        assert_eq!(permanent.count(), desired.peers.len());
+        assert_eq!(permanent.count(), tunnelled);
         let tunnels = host.tunnel_fdb.keys();
         let tunnels = tunnels.filter(|entry| entry.link == device.index);
-        assert_eq!(tunnels.count(), desired.peers.len());
+        assert_eq!(tunnels.count(), tunnelled);
         for peer in desired.peers.values() {
+            let mut routes = host.routes.iter();
+            if let Some(link) = desired.direct.get(&peer.subnet) {
+                assert!(routes.any(|route| {
+                    route.destination == peer.subnet.net()
+                        && route.gateway == Some(peer.vtep_addr)
+                        && route.link == *link
+                }));
+                continue;
+            }
             let via = peer.subnet.net().network();
             let neighbour = &host.neighbours[&(device.index, via)];
             assert_eq!(neighbour.mac, Some(peer.vtep_mac));
@@ -143,7 +160,6 @@ impl Rounds {
                 mac: peer.vtep_mac,
             };
             assert_eq!(host.tunnel_fdb[&entry], peer.vtep_addr);
-            let mut routes = host.routes.iter();
             assert!(routes.any(|route| {
                 route.destination == peer.subnet.net()
                     && route.gateway == Some(via)
@@ -169,7 +185,8 @@ impl Rounds {
 fn spares_peers(desired: &Desired, plan: &Plan) {
     let peers = desired.peers.values();
     for op in &plan.host {
-        let peer = peers.clone().find(|peer| match op {
+        let tunnelled = |peer: &&Peer| !desired.direct.contains_key(&peer.subnet);
+        let peer = peers.clone().filter(tunnelled).find(|peer| match op {
             HostOp::DeleteNeighbour(_, address) => *address == peer.subnet.net().network(),
             HostOp::DeleteTunnel(entry) => entry.mac == peer.vtep_mac,
             HostOp::DeleteRoute(route) => {

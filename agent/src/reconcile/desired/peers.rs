@@ -14,7 +14,7 @@ use weft_common::{
 use super::{View, overlaps::losers};
 use crate::{
     model::{
-        net::Subnet,
+        net::{IfIndex, Subnet},
         peer::{Hop, Peer},
     },
     netlink::ObservedHost,
@@ -58,15 +58,45 @@ pub(super) fn peers(view: &View<'_>) -> (BTreeMap<Subnet, Peer>, BTreeMap<Subnet
     (peers, ignored)
 }
 
+/// Peers that are reached without encapsulation, and by which device: those that no gateway is in
+/// front of, as flannel decides it.
+pub(super) fn direct(
+    view: &View<'_>,
+    device: &str,
+    peers: &BTreeMap<Subnet, Peer>,
+) -> BTreeMap<Subnet, IfIndex> {
+    if !view.network.direct_routing {
+        return BTreeMap::new();
+    }
+    let way = |(subnet, peer): (&Subnet, &Peer)| {
+        let hop = view.hops.get(&peer.vtep_addr)?;
+        is_direct(hop, view.host, device).then_some((*subnet, hop.link))
+    };
+    peers.iter().filter_map(way).collect()
+}
+
+/// An address of the host's own leads to `lo`: no way to anybody else.
+fn is_direct(hop: &Hop, host: &ObservedHost, device: &str) -> bool {
+    let link = host.links.get(&hop.link);
+    hop.gateway.is_none() && link.is_some_and(|link| link.name != device && link.name != "lo")
+}
+
 /// Nodes to which the programs have no way, and why.
 #[must_use]
 pub fn kernel_ways(
     hops: &BTreeMap<IpAddr, Hop>,
     host: &ObservedHost,
     device: &str,
+    direct_routing: bool,
 ) -> BTreeMap<Ipv4Addr, String> {
+    let why = |hop: &Hop| {
+        if direct_routing && is_direct(hop, host, device) {
+            return Some("reached without encapsulation (DirectRouting)".to_owned());
+        }
+        obstacle(hop, host, device)
+    };
     let named = |(vtep, hop): (&IpAddr, &Hop)| match vtep {
-        IpAddr::V4(vtep) => Some((*vtep, obstacle(hop, host, device)?)),
+        IpAddr::V4(vtep) => Some((*vtep, why(hop)?)),
         IpAddr::V6(_) => None,
     };
     hops.iter().filter_map(named).collect()
@@ -117,7 +147,9 @@ pub(super) fn peer_entry(
         .saturating_sub(u32::try_from(OVERHEAD).unwrap_or(u32::MAX));
     entry.mtu = path.min(view.underlay.overlay_mtu());
     let obstacle = obstacle(hop, view.host, device);
-    if obstacle.is_none() && !view.kernel_only.contains_key(&vtep) {
+    // The kernel routes both directions: what such a peer sends is no tunnel packet either.
+    let direct = view.network.direct_routing && is_direct(hop, view.host, device);
+    if !direct && obstacle.is_none() && !view.kernel_only.contains_key(&vtep) {
         entry.flags |= PEER_FAST;
     }
     entry
