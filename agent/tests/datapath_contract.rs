@@ -73,6 +73,7 @@ macro_rules! contract {
 contract![
     it_starts_empty,
     everything_put_reads_back,
+    a_near_look_sees_all_that_others_change,
     settings_that_are_not_ready_are_none,
     a_second_put_replaces,
     deletes_take_one_away,

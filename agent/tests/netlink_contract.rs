@@ -70,6 +70,7 @@ contract![
     addresses_come_and_go,
     neighbours_come_and_go,
     tunnel_entries_come_and_go,
+    neighbours_of_some_links_are_read_again,
     routes_come_and_go,
     a_blackhole_never_stands_beside_a_route,
     neighbours_are_managed,

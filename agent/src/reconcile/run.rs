@@ -36,6 +36,9 @@ use crate::{
 /// Ended flows are settled together: a little later costs a detour through the stack, no more.
 const SETTLE: Duration = Duration::from_millis(500);
 
+/// Neighbours of more links than this are read with everything else: tables in one go, not by link.
+const MOST_TOUCHED: usize = 8;
+
 /// No news for this long, and the store has said all that it has at a revision.
 const CALM: Duration = Duration::from_millis(5);
 
@@ -271,7 +274,11 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
                 Some(_) => {}
             }
         }
-        (!self.memory.touched.is_empty()).then_some(Sight::Near)
+        match self.memory.touched.len() {
+            0 => None,
+            ..=MOST_TOUCHED => Some(Sight::Near),
+            _ => Some(Sight::Full),
+        }
     }
 
     /// Whether the record of our subnet says what we published.

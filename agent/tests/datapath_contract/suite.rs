@@ -179,6 +179,20 @@ pub fn everything_put_reads_back<D: Datapath>(world: World<D>) {
     assert_eq!(datapath.observe().unwrap(), content());
 }
 
+/// Peers and VTEPs only we write: everything else is read.
+pub fn a_near_look_sees_all_that_others_change<D: Datapath>(world: World<D>) {
+    let mut datapath = world.datapath;
+    apply(&mut datapath, &puts(&content()));
+    let before = datapath.observe().unwrap();
+    let gone = deletes(&content())
+        .into_iter()
+        .filter(|op| !matches!(op, DatapathOp::DeletePeer(_) | DatapathOp::DeleteVtep(_)));
+    apply(&mut datapath, &gone.collect::<Vec<_>>());
+    let mut left = content();
+    (left.endpoints, left.locals, left.ports) = Default::default();
+    assert_eq!(datapath.observe_near(before).unwrap(), left);
+}
+
 pub fn settings_that_are_not_ready_are_none<D: Datapath>(world: World<D>) {
     let mut datapath = world.datapath;
     let mut off = settings();

@@ -108,6 +108,40 @@ pub async fn a_blackhole_never_stands_beside_a_route<N: Netlink>(host: N) {
     assert!(observed.nowhere.is_empty() && observed.routes.contains(&route));
 }
 
+pub async fn neighbours_of_some_links_are_read_again<N: Netlink>(host: N) {
+    let overlay = overlay(&host).await;
+    let up = link(&host, "up0").await;
+    let mut seen = host.observe().await.unwrap();
+    let before = seen.clone();
+    let entry = TunnelEntry {
+        link: overlay,
+        mac: OTHER_MAC,
+    };
+    put(&host, HostOp::PutTunnel(entry, ip("192.0.2.2"))).await;
+    for (link, addr) in [(overlay, "10.5.2.0"), (up, "192.0.2.7")] {
+        let (addr, mac) = (ip(addr), MAC);
+        put(&host, HostOp::PutNeighbour { link, addr, mac }).await;
+    }
+    // What the kernel does by itself meanwhile is no business of this promise.
+    let rows = |host: &ObservedHost| {
+        let permanent = host.neighbours.iter();
+        let permanent = permanent.filter(|(_, entry)| entry.state == NeighbourState::Permanent);
+        let permanent: Vec<_> = permanent.map(|(place, _)| *place).collect();
+        (permanent, host.tunnel_fdb.clone())
+    };
+    host.observe_neighbours(&mut seen, &[up].into())
+        .await
+        .unwrap();
+    let (neighbours, tunnels) = rows(&seen);
+    assert_eq!(neighbours, [(up, ip("192.0.2.7"))]);
+    assert_eq!(tunnels, before.tunnel_fdb);
+    host.observe_neighbours(&mut seen, &[overlay].into())
+        .await
+        .unwrap();
+    assert_eq!(rows(&seen), rows(&host.observe().await.unwrap()));
+    assert_eq!(rows(&seen).1, [(entry, ip("192.0.2.2"))].into());
+}
+
 pub async fn routes_come_and_go<N: Netlink>(host: N) {
     let overlay = overlay(&host).await;
     let up = link(&host, "up0").await;
