@@ -34,6 +34,8 @@ pub(crate) struct Options {
 const CONFIG: &str = r#"{"Network":"100.64.0.0/10","SubnetLen":24,"Backend":{"Type":"vxlan"}}"#;
 /// The targets hold for this many.
 const FULL: u32 = 10_000;
+/// The number of the first new node: the agent takes one of the first subnets that are free.
+const NEW: u32 = 15_000;
 /// So many leases change, at most.
 const CHANGED: u32 = 1_000;
 const LIMIT: Duration = Duration::from_secs(120);
@@ -213,7 +215,7 @@ fn change(lab: &Lab, host: &Host, mut peers: Vec<Peer>, changed: u32) -> Result<
             .get(..usize::try_from(changed - 2 * quarter)?)
             .context("peers")?,
     );
-    for n in count..count + quarter {
+    for n in NEW..NEW + quarter {
         let new = peer(n, 0)?;
         puts.extend(records(std::slice::from_ref(&new)));
         peers.push(new);
@@ -249,26 +251,33 @@ fn ensure_programmed(host: &Host, peers: &[Peer]) -> Result<()> {
     };
     let routes = rows(host.ip(&format!("route show dev {DEVICE}"))?);
     let route = |peer: &Peer| format!("{} via {} onlink", peer.subnet, peer.subnet.network());
-    ensure!(
-        routes == wanted(&route),
-        "routes are not those of the leases"
-    );
+    ensure_same("routes", &routes, &wanted(&route))?;
     let neighbours = rows(host.ip(&format!("neigh show dev {DEVICE} nud permanent"))?);
     let neighbour =
         |peer: &Peer| format!("{} lladdr {} PERMANENT", peer.subnet.network(), peer.mac);
-    ensure!(
-        neighbours == wanted(&neighbour),
-        "neighbours are not those of the leases"
-    );
+    ensure_same("neighbours", &neighbours, &wanted(&neighbour))?;
     let entries = rows(host.run(&format!("bridge fdb show dev {DEVICE}"))?);
     let entry = |peer: &Peer| format!("{} dst {} self permanent", peer.mac, peer.public);
-    ensure!(
-        entries == wanted(&entry),
-        "forwarding entries are not those of the leases"
-    );
+    ensure_same("forwarding entries", &entries, &wanted(&entry))?;
     ensure!(
         host.peers()?.len() == peers.len(),
         "the maps hold other peers"
+    );
+    Ok(())
+}
+
+fn ensure_same(what: &str, found: &[String], wanted: &[String]) -> Result<()> {
+    let first = |of: &[String], beside: &[String]| {
+        let mut only = of.iter().filter(|row| beside.binary_search(row).is_err());
+        (only.next().cloned(), only.count())
+    };
+    ensure!(
+        found == wanted,
+        "{what}: {} instead of {}; only there: {:?}; missing: {:?}",
+        found.len(),
+        wanted.len(),
+        first(found, wanted),
+        first(wanted, found)
     );
     Ok(())
 }
