@@ -76,6 +76,10 @@ impl Datapath for FakeDatapath {
         Ok(0)
     }
 
+    fn keep_pins(&mut self) -> Result<usize, DatapathError> {
+        Ok(0)
+    }
+
     fn counters(&self) -> Result<Counters, DatapathError> {
         Ok(Counters::new())
     }
@@ -120,6 +124,10 @@ impl Datapath for Arc<Mutex<FakeDatapath>> {
 
     fn sweep(&mut self) -> Result<usize, DatapathError> {
         locked(self, FakeDatapath::sweep)
+    }
+
+    fn keep_pins(&mut self) -> Result<usize, DatapathError> {
+        locked(self, FakeDatapath::keep_pins)
     }
 
     fn counters(&self) -> Result<Counters, DatapathError> {

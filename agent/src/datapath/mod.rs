@@ -159,6 +159,10 @@ pub trait Datapath: Send + 'static {
     /// everything wanted is attached. Answers with how many there were.
     fn sweep(&mut self) -> Result<usize, DatapathError>;
 
+    /// Pins maps again whose pins somebody removed: without them the dumps are blind, and a restart
+    /// starts from nothing. Answers with how many there were.
+    fn keep_pins(&mut self) -> Result<usize, DatapathError>;
+
     /// Sums of all counters over the CPUs.
     fn counters(&self) -> Result<Counters, DatapathError>;
 

@@ -161,6 +161,14 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
                     Err(error) => self.memory.complain(&mut failures, error.to_string()),
                 }
             }
+            match datapath.keep_pins() {
+                Ok(0) => {}
+                Ok(kept) => {
+                    warn!(kept, "maps had lost their pins: pinned again");
+                    self.memory.operations += kept as u64;
+                }
+                Err(error) => self.memory.complain(&mut failures, error.to_string()),
+            }
             report.strict_tcp = !self.sysctls.picks_up_tcp().unwrap_or(false);
             let settled = report.allowed.harmless && !self.memory.unfinished;
             let promotion = if settled && !report.strict_tcp {

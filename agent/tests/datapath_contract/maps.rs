@@ -43,6 +43,23 @@ fn a_restart_adopts_the_maps() {
 }
 
 #[test]
+fn a_pin_that_a_stranger_removed_comes_back_for_the_same_map() {
+    with_bpffs(|| {
+        leave_content();
+        let mut datapath = open();
+        assert_eq!(datapath.keep_pins().unwrap(), 0);
+        let pins = PinDir::new(network(1));
+        fs::remove_file(pins.map(abi::PEERS)).unwrap();
+        fs::remove_file(pins.map(abi::FLOWS)).unwrap();
+        assert_eq!(datapath.keep_pins().unwrap(), 2);
+        drop(datapath);
+        let second = open();
+        assert_eq!(second.observe().unwrap(), content());
+        assert_eq!(second.flows().unwrap(), BTreeMap::from([(flow(1), NATED)]));
+    });
+}
+
+#[test]
 fn networks_do_not_share_maps() {
     with_bpffs(|| {
         leave_content();

@@ -124,6 +124,10 @@ impl Datapath for EbpfDatapath {
         self.attacher.sweep(&self.pins, self.vni)
     }
 
+    fn keep_pins(&mut self) -> Result<usize, DatapathError> {
+        self.pins.keep(&self.ebpf)
+    }
+
     fn counters(&self) -> Result<Counters, DatapathError> {
         self.maps.counters()
     }

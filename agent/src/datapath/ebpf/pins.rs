@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aya::maps::MapInfo;
+use aya::{Ebpf, maps::MapInfo};
 use nix::{
     mount::{MsFlags, mount},
     sys::statfs::statfs,
@@ -92,6 +92,23 @@ impl PinDir {
                 .map_err(io_call(format!("make {}", folder.display())))?;
         }
         Ok(())
+    }
+
+    /// Pins again what is no longer pinned.
+    pub fn keep(&self, ebpf: &Ebpf) -> Result<usize, DatapathError> {
+        let missing = abi::MAPS.iter().filter(|name| !self.map(name).exists());
+        let missing: Vec<_> = missing.collect();
+        if !missing.is_empty() {
+            self.create()?;
+        }
+        for name in &missing {
+            let path = self.map(name);
+            if let Some(map) = ebpf.map(name) {
+                map.pin(&path)
+                    .map_err(call(format!("pin {}", path.display())))?;
+            }
+        }
+        Ok(missing.len())
     }
 
     fn qdisc(&self, link: IfIndex) -> PathBuf {
