@@ -71,9 +71,11 @@ pub async fn run(config: Config) -> Result<(), Failure> {
 }
 
 fn listen(config: &Config) -> Result<(watch::Sender<Status>, tokio::net::UnixListener), Failure> {
-    if socket::ask(&config.socket).is_ok_and(|other| other.pid != std::process::id()) {
+    let other = socket::ask(&config.socket);
+    if let Some(other) = other.ok().filter(|other| other.pid != std::process::id()) {
         return Err(Failure::Usage(format!(
-            "another agent answers at {}: for a second network pass another --socket",
+            "another agent, process {}, answers at {}: for a second network pass another --socket",
+            other.pid,
             config.socket.display()
         )));
     }
