@@ -116,6 +116,16 @@ impl Agent {
         self.flags.datapath != "kernel"
     }
 
+    /// Its process.
+    pub fn pid(&self) -> Option<u32> {
+        self.daemon.as_ref().map(Daemon::pid)
+    }
+
+    /// Whether there is a process that was neither killed nor stopped.
+    pub fn runs(&self) -> bool {
+        self.daemon.is_some()
+    }
+
     pub fn kill_hard(&mut self) -> Result<()> {
         self.daemon()?.kill_hard()?;
         self.daemon = None;

@@ -86,6 +86,11 @@ impl Daemon {
         })
     }
 
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        self.child.try_wait().context("ask for the exit status")
+    }
+
     /// Fails, with the end of the log, when it has ended.
     pub fn ensure_running(&mut self) -> Result<()> {
         if let Some(status) = self.child.try_wait().context("ask for the exit status")? {

@@ -101,7 +101,7 @@ impl Lab {
     }
 }
 
-fn switch(name: &LabName) -> Result<Netns> {
+pub(crate) fn switch(name: &LabName) -> Result<Netns> {
     let switch = Netns::new(name, "sw")?;
     switch.ip("link add br0 type bridge")?;
     switch.ip(&format!("address add {SWITCH}/24 dev br0"))?;
@@ -111,7 +111,13 @@ fn switch(name: &LabName) -> Result<Netns> {
     Ok(switch)
 }
 
-fn host(name: &LabName, switch: &Netns, number: u8, folder: &Path, bpffs: Bpffs) -> Result<Host> {
+pub(crate) fn host(
+    name: &LabName,
+    switch: &Netns,
+    number: u8,
+    folder: &Path,
+    bpffs: Bpffs,
+) -> Result<Host> {
     let label = format!("h{number}");
     let address = Ipv4Addr::new(192, 0, 2, 10 + number);
     let folder = folder.join(&label);

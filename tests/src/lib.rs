@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod capture;
+pub mod cluster;
 pub mod command;
 pub mod connectivity;
 pub mod container;
@@ -12,6 +13,7 @@ pub mod dialogue;
 pub mod docker;
 pub mod dump;
 pub mod etcd;
+pub mod faults;
 pub mod flannel;
 pub mod frame;
 pub mod host;

@@ -41,6 +41,48 @@ impl Running {
         })
     }
 
+    /// As [`Self::start`], on a leash: the probe works until [`Self::release`].
+    fn start_held(mut command: Command) -> Result<Self> {
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let line = command::line(&command);
+        let child = command.process_group(0).spawn();
+        Ok(Self {
+            child: Some(child.with_context(|| line.clone())?),
+            rest: None,
+            line,
+        })
+    }
+
+    /// Waits until it is at work.
+    pub fn until_running(&mut self) -> Result<()> {
+        let out = self.child.as_mut().and_then(|child| child.stdout.take());
+        let mut out = BufReader::new(out.context("the probe's output")?);
+        let mut first = String::new();
+        out.read_line(&mut first)?;
+        self.rest = Some(out);
+        ensure!(first.trim() == "running", "{}: {first:?}", self.line);
+        Ok(())
+    }
+
+    /// Whether it has ended, in whatever way.
+    pub fn ended(&mut self) -> Result<bool> {
+        let child = self
+            .child
+            .as_mut()
+            .context("the probe was waited for already")?;
+        Ok(child.try_wait()?.is_some())
+    }
+
+    /// Lets go of the leash.
+    pub fn release(&mut self) {
+        if let Some(child) = &mut self.child {
+            drop(child.stdin.take());
+        }
+    }
+
     /// Starts a server and waits until it listens.
     fn serve(command: Command) -> Result<Self> {
         let mut server = Self::start(command)?;
@@ -100,6 +142,11 @@ impl Drop for Running {
 /// The probe in `place`, with the words of `arguments`.
 pub fn start(place: &dyn Place, arguments: &str) -> Result<Running> {
     Running::start(prepare(place, arguments)?)
+}
+
+/// The same until it is released; the arguments say `--until-input-ends`.
+pub fn start_held(place: &dyn Place, arguments: &str) -> Result<Running> {
+    Running::start_held(prepare(place, arguments)?)
 }
 
 pub fn serve(place: &dyn Place, arguments: &str) -> Result<Running> {

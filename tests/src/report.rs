@@ -17,12 +17,25 @@ pub struct Udp {
     pub refused: u64,
     /// The longest time without a packet, between the first and the last.
     pub longest_gap_ms: u64,
+    /// The longest time between two sends: a pause of the sender's own is nobody's fault.
+    #[serde(default)]
+    pub longest_pause_ms: u64,
 }
 
 impl Udp {
     pub fn lost(&self) -> u64 {
         self.peer_sent.saturating_sub(self.received)
     }
+}
+
+/// What hangs at one side of a device by TCX, in its order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hooked {
+    pub device: String,
+    /// `ingress` or `egress`.
+    pub side: String,
+    pub programs: Vec<u32>,
+    pub links: Vec<u32>,
 }
 
 /// Questions and what came back.

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use weft_tests::{
     dump::{PeerEntry, Share},
     lab::Lab,
@@ -37,7 +37,7 @@ pub(crate) struct Options {
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if !shell::is_root() {
-        return again_as_root();
+        return test::again_as_root();
     }
     // After `again_as_root` both are there already, built by the user they belong to.
     if std::env::var_os("WEFT_BIN").is_none() {
@@ -55,27 +55,6 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         ExitCode::FAILURE
     } else {
         ExitCode::SUCCESS
-    })
-}
-
-/// Builds as the user, so that the target folder stays theirs, and runs as root.
-fn again_as_root() -> Result<ExitCode> {
-    let weft = test::build_agent(Lock::MayChange)?;
-    let probe = test::build_probe(Lock::MayChange)?;
-    let me = std::env::current_exe().context("find this program")?;
-    let env = [
-        ("WEFT_BIN", weft.as_os_str()),
-        ("WEFT_PROBE", probe.as_os_str()),
-    ];
-    let mut command = shell::as_root_with(&env, me);
-    let status = command
-        .args(std::env::args_os().skip(1))
-        .status()
-        .context("run as root")?;
-    Ok(if status.success() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
     })
 }
 

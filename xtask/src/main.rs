@@ -1,8 +1,9 @@
-//! `cargo xtask`: set-up, run, demo, test, fuzz, bench, vm, verify, lint, tidy, ci.
+//! `cargo xtask`: set-up, run, demo, test, faults, fuzz, bench, vm, verify, lint, tidy, ci.
 
 mod bench;
 mod ci;
 mod demo;
+mod faults;
 mod fuzz;
 mod lint;
 mod run;
@@ -39,6 +40,8 @@ enum Verb {
     Demo(demo::Options),
     /// Run every test: units, properties, programs, namespaces.
     Test(test::Options),
+    /// Inject faults, row by row of the matrix, and leave the table in docs/faults.md.
+    Faults(faults::Options),
     /// Run the fuzz targets of all parsers, a minute each.
     Fuzz(fuzz::Options),
     /// Measure networks side by side: bare, routed, flannel's, ours.
@@ -75,6 +78,7 @@ fn dispatch(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Run(options) => return run::run(&options),
         Verb::Bench(options) => return bench::run(&options),
         Verb::Demo(options) => return demo::run(&options),
+        Verb::Faults(options) => return faults::run(&options),
         Verb::Test(options) => test::run(Lock::MayChange, &options)?,
         Verb::Fuzz(options) => fuzz::run(&options)?,
         Verb::Vm(options) => vm::run(&options)?,

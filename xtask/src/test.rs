@@ -4,7 +4,7 @@ use std::{
     ffi::OsString,
     io::{BufRead as _, BufReader},
     path::PathBuf,
-    process::{Command, Stdio},
+    process::{Command, ExitCode, Stdio},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -119,6 +119,27 @@ pub(crate) fn build_probe(lock: Lock) -> Result<PathBuf> {
     let mut cargo = lock.cargo(Object::Real, "build");
     shell::run(cargo.args(["-p", "weft-tests", "--bin", "weft-probe"]))?;
     Ok(target().join("debug/weft-probe"))
+}
+
+/// Builds as the user, so that the target folder stays theirs, and runs as root.
+pub(crate) fn again_as_root() -> Result<ExitCode> {
+    let weft = build_agent(Lock::MayChange)?;
+    let probe = build_probe(Lock::MayChange)?;
+    let me = std::env::current_exe().context("find this program")?;
+    let env = [
+        ("WEFT_BIN", weft.as_os_str()),
+        ("WEFT_PROBE", probe.as_os_str()),
+    ];
+    let mut command = shell::as_root_with(&env, me);
+    let status = command
+        .args(std::env::args_os().skip(1))
+        .status()
+        .context("run as root")?;
+    Ok(if status.success() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// Builds test programs; answers with where each is and what it is called.

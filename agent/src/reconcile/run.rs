@@ -276,7 +276,7 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
         }
         match self.memory.touched.len() {
             0 => None,
-            ..=MOST_TOUCHED => Some(Sight::Near),
+            1..=MOST_TOUCHED => Some(Sight::Near),
             _ => Some(Sight::Full),
         }
     }

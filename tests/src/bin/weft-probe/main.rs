@@ -7,8 +7,12 @@ mod capture;
 mod datagrams;
 mod frames;
 mod hash;
+mod hooks;
+mod input;
 mod many;
 mod ping;
+mod relay;
+mod revisions;
 mod sys;
 mod tcp;
 mod udp;
@@ -79,6 +83,21 @@ enum Cli {
     },
     /// Send several datagrams in each call.
     Datagrams(DatagramOptions),
+    /// List the programs that hang at the devices by TCX.
+    Hooks { devices: Vec<String> },
+    /// Write to etcd, one revision after the other; `%` in key and value is a number.
+    Revisions {
+        to: SocketAddrV4,
+        key: String,
+        value: String,
+        #[arg(long)]
+        count: u32,
+        /// The number goes round below this one.
+        #[arg(long)]
+        modulus: u32,
+    },
+    /// Forward TCP, late, and cut when told to.
+    Relay(RelayOptions),
     /// Send frames given on standard input, each line or batch of lines as it is.
     Frames(FramesOptions),
 }
@@ -103,6 +122,9 @@ struct UdpOptions {
     /// Never in fragments: the path's MTU is obeyed once it is known.
     #[arg(long)]
     df: bool,
+    /// Instead of a count: until standard input ends.
+    #[arg(long)]
+    until_input_ends: bool,
 }
 
 #[derive(Debug, Args)]
@@ -139,6 +161,9 @@ struct TcpOptions {
     /// End when this many milliseconds have passed, however much was sent.
     #[arg(long)]
     stop_after: Option<u64>,
+    /// End when standard input does.
+    #[arg(long)]
+    until_input_ends: bool,
 }
 
 #[derive(Debug, Args)]
@@ -174,6 +199,24 @@ struct DatagramOptions {
     segments: usize,
     #[arg(long)]
     calls: u32,
+}
+
+#[derive(Debug, Args)]
+struct RelayOptions {
+    bind: SocketAddrV4,
+    to: SocketAddrV4,
+    /// Each piece waits this many milliseconds, on both ways.
+    #[arg(long, default_value_t = 0)]
+    delay_ms: u64,
+    /// Up to as many more, at random.
+    #[arg(long, default_value_t = 0)]
+    jitter_ms: u64,
+    /// Cut a connection that has brought this many bytes back.
+    #[arg(long)]
+    cut_after: Option<u64>,
+    /// How many connections are cut so.
+    #[arg(long, default_value_t = 1)]
+    cuts: u32,
 }
 
 #[derive(Debug, Args)]
@@ -219,6 +262,15 @@ fn run(cli: Cli) -> Result<()> {
         Cli::Capture { interface } => capture::frames(&interface),
         Cli::DatagramSink { bind, count } => print(&datagrams::sink(bind, count)?),
         Cli::Datagrams(options) => print(&datagrams::send(&options)?),
+        Cli::Hooks { devices } => print(&hooks::list(&devices)?),
+        Cli::Revisions {
+            to,
+            key,
+            value,
+            count,
+            modulus,
+        } => revisions::write(to, &key, &value, count, modulus),
+        Cli::Relay(options) => relay::run(&options),
         Cli::Frames(options) => frames::run(&options),
     }
 }

@@ -148,3 +148,72 @@ pub(crate) fn sent_again(socket: &impl AsRawFd) -> io::Result<SentAgain> {
     let (all, needless) = (info.tcpi_total_retrans.into(), info.tcpi_dsack_dups.into());
     Ok(SentAgain { all, needless })
 }
+
+/// A side of a device, by the kernel's number for the attachment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum TcxSide {
+    Ingress = 46,
+    Egress = 47,
+}
+
+/// Programs and links at a hook, in their order.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tcx {
+    pub(crate) programs: Vec<u32>,
+    pub(crate) links: Vec<u32>,
+}
+
+/// The part of `union bpf_attr` that `BPF_PROG_QUERY` uses.
+#[repr(C)]
+#[derive(Default)]
+struct ProgQuery {
+    target: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    prog_ids: u64,
+    count: u32,
+    padding: u32,
+    prog_attach_flags: u64,
+    link_ids: u64,
+    link_attach_flags: u64,
+    revision: u64,
+}
+
+/// Asks the kernel what hangs at one side of a device.
+pub(crate) fn tcx(device: u32, side: TcxSide) -> io::Result<Tcx> {
+    const BPF_PROG_QUERY: libc::c_long = 16;
+    let (mut programs, mut links) = ([0_u32; 64], [0_u32; 64]);
+    let mut query = ProgQuery {
+        target: device,
+        attach_type: side as u32,
+        prog_ids: programs.as_mut_ptr().expose_provenance() as u64,
+        link_ids: links.as_mut_ptr().expose_provenance() as u64,
+        count: 64,
+        ..ProgQuery::default()
+    };
+    // SAFETY: the kernel reads and writes `query`, of the size stated, and at most `count` numbers
+    // into each of the two arrays; all three outlive the call.
+    let code = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_PROG_QUERY,
+            &raw mut query,
+            mem::size_of::<ProgQuery>(),
+        )
+    };
+    if code < 0 {
+        let error = io::Error::last_os_error();
+        // Nothing has ever hung there.
+        return match error.raw_os_error() {
+            Some(libc::ENOENT) => Ok(Tcx::default()),
+            _ => Err(error),
+        };
+    }
+    let count = usize::try_from(query.count).map_err(io::Error::other)?;
+    let first = |numbers: &[u32]| numbers.iter().take(count).copied().collect();
+    Ok(Tcx {
+        programs: first(&programs),
+        links: first(&links),
+    })
+}

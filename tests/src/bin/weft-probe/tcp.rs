@@ -3,6 +3,7 @@
 use std::{
     io::{self, BufRead as _, BufReader, Read, Seek as _, Write as _},
     net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpListener, TcpStream},
+    sync::atomic::Ordering,
     thread,
     time::{Duration, Instant},
 };
@@ -14,7 +15,7 @@ use weft_tests::report::{Tcp, TcpSink};
 use crate::{
     TcpOptions,
     hash::{Content, Hash},
-    sys,
+    input, sys,
 };
 
 const BLOCK: usize = 64 * 1024;
@@ -55,7 +56,16 @@ pub(crate) fn send(options: &TcpOptions) -> Result<Tcp> {
     if options.sendfile {
         sent = send_file(&mut stream, options.bytes, &mut hash)?;
     }
-    while sent < options.bytes && end.is_none_or(|end| Instant::now() < end) {
+    let ended = options.until_input_ends.then(input::ended);
+    if ended.is_some() {
+        println!("running");
+    }
+    let told = || {
+        ended
+            .as_ref()
+            .is_some_and(|end| end.load(Ordering::Relaxed))
+    };
+    while sent < options.bytes && end.is_none_or(|end| Instant::now() < end) && !told() {
         content.fill(&mut block);
         let left = usize::try_from(options.bytes - sent)
             .unwrap_or(BLOCK)

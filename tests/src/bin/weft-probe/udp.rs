@@ -17,11 +17,14 @@ use anyhow::{Context as _, Result, bail};
 use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 use weft_tests::report::Udp;
 
-use crate::{UdpOptions, sys};
+use crate::{UdpOptions, input, sys};
 
 /// In the first eight bytes, where a numbered packet has its number.
 const HELLO: u64 = u64::MAX;
 const BYE: u64 = u64::MAX - 1;
+
+/// No exchange is longer: hours at a thousand a second.
+const MOST: u64 = 20_000_000;
 
 const PAUSE: Duration = Duration::from_millis(20);
 /// After the other side's farewell: late packets still count.
@@ -49,8 +52,14 @@ pub(crate) fn exchange(options: &UdpOptions) -> Result<Udp> {
         sys::set_dont_fragment(&socket, true).context("set DF")?;
     }
     let heard = Arc::new(Heard::default());
+    // Both sides are told the same; a larger number is not ours.
+    let count = if options.until_input_ends {
+        MOST
+    } else {
+        options.count
+    };
     let receiver = {
-        let (socket, heard, count) = (socket.try_clone()?, Arc::clone(&heard), options.count);
+        let (socket, heard) = (socket.try_clone()?, Arc::clone(&heard));
         thread::spawn(move || receive(&socket, &heard, count))
     };
     let result = talk(options, &socket, &heard);
@@ -58,18 +67,20 @@ pub(crate) fn exchange(options: &UdpOptions) -> Result<Udp> {
     let Ok(received) = receiver.join() else {
         bail!("the receiving thread panicked")
     };
-    let (sent, refused) = result?;
+    let (sent, refused, longest_pause_ms) = result?;
     let peer_sent = heard.total.load(Ordering::Relaxed).saturating_sub(1);
     Ok(Udp {
         sent,
         refused,
         peer_sent,
+        longest_pause_ms,
         ..received
     })
 }
 
 /// Greets, sends the numbered packets at their pace, and says farewell.
-fn talk(options: &UdpOptions, socket: &UdpSocket, heard: &Heard) -> Result<(u64, u64)> {
+/// Answers with how many were sent and refused, and its own longest pause in milliseconds.
+fn talk(options: &UdpOptions, socket: &UdpSocket, heard: &Heard) -> Result<(u64, u64, u64)> {
     let end = Instant::now() + Duration::from_secs(options.patience);
     while !heard.greeted.load(Ordering::Relaxed) {
         if Instant::now() > end {
@@ -85,7 +96,19 @@ fn talk(options: &UdpOptions, socket: &UdpSocket, heard: &Heard) -> Result<(u64,
     let mut packet = vec![0_u8; options.size.max(16)];
     let start = Instant::now();
     let (mut sent, mut refused) = (0, 0);
-    for number in 0..options.count {
+    let ended = options.until_input_ends.then(input::ended);
+    if ended.is_some() {
+        println!("running");
+    }
+    let (mut last, mut longest) = (start, Duration::ZERO);
+    let count = if ended.is_some() { MOST } else { options.count };
+    for number in 0..count {
+        if ended
+            .as_ref()
+            .is_some_and(|end| end.load(Ordering::Relaxed))
+        {
+            break;
+        }
         let due = Duration::from_secs(number) / options.rate.max(1);
         thread::sleep(due.saturating_sub(start.elapsed()));
         if let Some(head) = packet.first_chunk_mut() {
@@ -95,9 +118,12 @@ fn talk(options: &UdpOptions, socket: &UdpSocket, heard: &Heard) -> Result<(u64,
             Ok(_) => sent += 1,
             Err(_) => refused += 1,
         }
+        let now = Instant::now();
+        longest = longest.max(now - last);
+        last = now;
     }
     say_bye(socket, heard, sent);
-    Ok((sent, refused))
+    Ok((sent, refused, millis(longest)))
 }
 
 fn say_bye(socket: &UdpSocket, heard: &Heard, sent: u64) {
@@ -119,8 +145,7 @@ fn say_bye(socket: &UdpSocket, heard: &Heard, sent: u64) {
 
 fn receive(socket: &UdpSocket, heard: &Heard, count: u64) -> Udp {
     let mut report = Udp::default();
-    // Both sides are told the same count; a larger number is not ours.
-    let mut seen = vec![false; usize::try_from(count).unwrap_or(0)];
+    let mut seen = Vec::new();
     let mut buffer = vec![0_u8; 65536];
     let mut last: Option<Instant> = None;
     let mut longest = Duration::ZERO;
@@ -140,9 +165,12 @@ fn receive(socket: &UdpSocket, heard: &Heard, count: u64) -> Udp {
             }
             number => {
                 heard.greeted.store(true, Ordering::Relaxed);
-                let slot = usize::try_from(number)
-                    .ok()
-                    .and_then(|index| seen.get_mut(index));
+                let index = usize::try_from(number).ok();
+                let index = index.filter(|_| number < count);
+                if let Some(index) = index.filter(|index| *index >= seen.len()) {
+                    seen.resize(index + 1, false);
+                }
+                let slot = index.and_then(|index| seen.get_mut(index));
                 match slot {
                     Some(slot) if !*slot => {
                         *slot = true;
@@ -156,8 +184,12 @@ fn receive(socket: &UdpSocket, heard: &Heard, count: u64) -> Udp {
             }
         }
     }
-    report.longest_gap_ms = u64::try_from(longest.as_millis()).unwrap_or(u64::MAX);
+    report.longest_gap_ms = millis(longest);
     report
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn split_number(bytes: &[u8]) -> Option<(u64, &[u8])> {

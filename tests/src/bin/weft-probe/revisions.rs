@@ -1,0 +1,81 @@
+//! Writes one etcd key after the other, each in a revision of its own, over one connection: a
+//! client program for each would take minutes. It speaks etcd's JSON over HTTP.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{SocketAddrV4, TcpStream},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/// Puts `key` and `value` `count` times; `%` in either stands for a number that goes round below
+/// `modulus`.
+pub(crate) fn write(
+    to: SocketAddrV4,
+    key: &str,
+    value: &str,
+    count: u32,
+    modulus: u32,
+) -> Result<()> {
+    let stream = TcpStream::connect(to).with_context(|| format!("connect to {to}"))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_nodelay(true)?;
+    let mut out = stream.try_clone()?;
+    let mut answers = BufReader::new(stream);
+    for number in 0..count {
+        let number = (number % modulus.max(1)).to_string();
+        let text = |of: &str| base64(of.replace('%', &number).as_bytes());
+        let body = format!(r#"{{"key":"{}","value":"{}"}}"#, text(key), text(value));
+        let length = body.len();
+        write!(
+            out,
+            "POST /v3/kv/put HTTP/1.1\r\nHost: {to}\r\nContent-Length: {length}\r\n\r\n{body}"
+        )
+        .context("ask")?;
+        answer(&mut answers).with_context(|| format!("write {number}"))?;
+    }
+    Ok(())
+}
+
+fn answer(from: &mut BufReader<TcpStream>) -> Result<()> {
+    let mut status = String::new();
+    from.read_line(&mut status).context("read the status")?;
+    ensure!(status.contains(" 200 "), "{status}");
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        from.read_line(&mut line).context("read a header")?;
+        if line.trim().is_empty() {
+            break;
+        }
+        if let Some((name, value)) = line.split_once(':')
+            && name.eq_ignore_ascii_case("content-length")
+        {
+            length = value.trim().parse().context("the length")?;
+        }
+    }
+    let mut body = vec![0_u8; length];
+    from.read_exact(&mut body).context("read the answer")
+}
+
+fn base64(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let mut three = [0_u8; 3];
+        for (to, from) in three.iter_mut().zip(chunk) {
+            *to = *from;
+        }
+        let [a, b, c] = three.map(u32::from);
+        let bits = a << 16 | b << 8 | c;
+        for position in 0..4 {
+            let six = usize::try_from(bits >> (18 - 6 * position) & 63).unwrap_or_default();
+            let letter = LETTERS.get(six).copied().map_or('=', char::from);
+            text.push(if position <= chunk.len() { letter } else { '=' });
+        }
+    }
+    text
+}

@@ -1,0 +1,252 @@
+//! Rows about etcd's members and the way to them: 7 to 11, 14, 16, 17.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::{Injected, stage::Stage};
+use crate::{cluster::Cut, wait};
+
+const LIMIT: Duration = Duration::from_secs(20);
+/// A host that nobody has, and two hardware addresses of it.
+const THIRD: u8 = 200;
+const MAC: &str = "0a:00:00:00:c8:01";
+const OTHER_MAC: &str = "0a:00:00:00:c8:02";
+
+/// Whether a host's agent is ready, and its components that are not well.
+fn mind(stage: &Stage, index: usize) -> Result<(bool, Vec<String>)> {
+    let status = stage.node(index)?.host.status()?;
+    let ready = status.pointer("/ready").is_some_and(|ready| ready == true);
+    let parts = status.pointer("/components").and_then(|all| all.as_array());
+    let bad = parts.into_iter().flatten().filter(|part| {
+        let ok = part.pointer("/ok");
+        ok.is_some_and(|ok| ok == false)
+    });
+    Ok((ready, bad.map(|part| part.to_string()).collect()))
+}
+
+/// Puts a pretended host in, waits until everybody knows it, and takes it out again. Answers with
+/// the longest time that it took anybody.
+fn heard(stage: &Stage, limit: Duration) -> Result<Duration> {
+    let began = Instant::now();
+    stage.pretend(THIRD, MAC)?;
+    for index in 0..stage.nodes.len() {
+        stage.until_peer(
+            index,
+            THIRD,
+            Some(MAC),
+            limit.saturating_sub(began.elapsed()),
+        )?;
+    }
+    let took = began.elapsed();
+    stage.forget(THIRD)?;
+    for index in 0..stage.nodes.len() {
+        stage.until_peer(index, THIRD, None, LIMIT)?;
+    }
+    Ok(took)
+}
+
+/// Row 7.
+pub fn a_silent_store(stage: &mut Stage) -> Result<Injected> {
+    let subnets = |stage: &Stage| -> Vec<_> { stage.nodes.iter().map(|node| node.env).collect() };
+    let before = subnets(stage);
+    stage.cluster.kill_all()?;
+    let began = Instant::now();
+    wait::until_true("every agent says so", Duration::from_secs(5), || {
+        let mut all = true;
+        for index in 0..stage.nodes.len() {
+            let (ready, bad) = mind(stage, index)?;
+            ensure!(ready, "not ready: {bad:?}");
+            all &= bad.iter().any(|part| part.contains("\"store\""));
+        }
+        Ok(all)
+    })?;
+    let said = began.elapsed();
+    stage.endure(Duration::from_secs(30), Duration::from_secs(300))?;
+    for index in 0..stage.nodes.len() {
+        let (ready, bad) = mind(stage, index)?;
+        ensure!(ready, "not ready: {bad:?}");
+    }
+    stage.cluster.resume_all()?;
+    let injected = Injected::now().note(format!("degraded after {said:.1?}"));
+    stage.settle(LIMIT)?;
+    let after = subnets(stage);
+    ensure!(before == after, "subnets: {before:?}, then {after:?}");
+    Ok(injected)
+}
+
+/// Row 8.
+pub fn start_without_store(stage: &mut Stage) -> Result<Injected> {
+    stage.cluster.kill_all()?;
+    let agent = stage.agent(0)?;
+    agent.kill_hard()?;
+    agent.restart()?;
+    let host = stage.node(0)?.host.clone();
+    wait::until_true("the start waits for etcd, and says so", LIMIT, || {
+        Ok(host
+            .component("store")
+            .is_ok_and(|detail| !detail.is_empty()))
+    })?;
+    let (code, ..) = host.weft(&["status"])?;
+    ensure!(code == 1, "status of an agent that waits ended with {code}");
+    stage.endure(Duration::from_secs(3), Duration::from_secs(15))?;
+    stage.cluster.resume_all()?;
+    let injected = Injected::now();
+    stage.agent(0)?.ready()?;
+    let took = injected.healed.elapsed();
+    ensure!(took < Duration::from_secs(4), "ready {took:.1?} after etcd");
+    Ok(injected.note(format!("ready {took:.1?} after etcd")))
+}
+
+/// Row 9.
+pub fn a_killed_leader(stage: &mut Stage) -> Result<Injected> {
+    let leader = stage.cluster.leader()?;
+    stage.cluster.kill(leader)?;
+    let began = Instant::now();
+    // etcdctl itself has to wait for the election.
+    wait::until_true("the rest elects another", Duration::from_secs(8), || {
+        let value = super::truth::value(&format!("192.0.2.{THIRD}"), MAC);
+        let key = crate::cluster::lease_key(&format!("188.172.{THIRD}.0-24"));
+        let put = ["--command-timeout=1s", "put", &key, &value];
+        stage.cluster.ctl(&put).map(|_| true)
+    })?;
+    let elected = began.elapsed();
+    for index in 0..stage.nodes.len() {
+        stage.until_peer(index, THIRD, Some(MAC), Duration::from_secs(4))?;
+    }
+    let took = began.elapsed();
+    stage.forget(THIRD)?;
+    stage.cluster.resume(leader)?;
+    ensure!(
+        took < elected + Duration::from_secs(4),
+        "heard after {took:.1?}"
+    );
+    let note = format!("written after {elected:.1?}, heard everywhere after {took:.1?}");
+    Ok(Injected::now().note(note))
+}
+
+/// The member that a host uses, made a follower: what happens to it is not an election.
+fn followed(stage: &Stage, index: usize) -> Result<usize> {
+    let used = stage.member_of(index)?;
+    if stage.cluster.leader()? == used {
+        stage.cluster.lead_elsewhere(used)?;
+        wait::until_true("another member leads", LIMIT, || {
+            Ok(stage.cluster.leader()? != used)
+        })?;
+    }
+    Ok(used)
+}
+
+/// Row 10.
+pub fn a_frozen_member(stage: &mut Stage) -> Result<Injected> {
+    let used = followed(stage, 0)?;
+    stage.cluster.freeze(used)?;
+    stage.endure(Duration::from_secs(3), Duration::from_secs(3))?;
+    let mut slowest = Duration::ZERO;
+    for _ in 0..stage.times(5, 50) {
+        slowest = slowest.max(heard(stage, LIMIT)?);
+    }
+    stage.cluster.thaw(used)?;
+    ensure!(
+        slowest < Duration::from_millis(1500),
+        "the slowest change took {slowest:.1?}"
+    );
+    Ok(Injected::now().note(format!("the slowest change took {slowest:.1?}")))
+}
+
+/// Row 11.
+pub fn a_black_hole(stage: &mut Stage) -> Result<Injected> {
+    cut_off(stage, Cut::BlackHole)
+}
+
+/// Cuts a host off from the member that it uses, in silence, and waits until it uses another.
+pub fn cut_off(stage: &mut Stage, how: Cut) -> Result<Injected> {
+    let used = stage.member_of(0)?;
+    let address = stage.node(0)?.host.address;
+    let member = stage.cluster.members.get(used).context("a member")?;
+    member.cut(address, how)?;
+    let began = Instant::now();
+    stage.pretend(THIRD, MAC)?;
+    let found = stage.until_peer(0, THIRD, Some(MAC), LIMIT);
+    let took = began.elapsed();
+    stage.forget(THIRD)?;
+    let moved = stage.until_peer(0, THIRD, None, LIMIT);
+    stage.cluster.heal()?;
+    found?;
+    moved?;
+    ensure!(
+        took < Duration::from_secs(10),
+        "a change was heard after {took:.1?}"
+    );
+    Ok(Injected::now().note(format!("a change was heard after {took:.1?}")))
+}
+
+/// Row 14.
+pub fn compaction(stage: &mut Stage) -> Result<Injected> {
+    let (gone, changed, new) = (201, 202, 203);
+    let mac = |third: u8| format!("0a:00:00:00:{third:02x}:01");
+    for third in [gone, changed] {
+        stage.pretend(third, &mac(third))?;
+        stage.until_peer(0, third, Some(&mac(third)), LIMIT)?;
+    }
+    let address = stage.node(0)?.host.address;
+    stage.cluster.cut_all(address, Cut::Refuse)?;
+    wait::until_true("the agent knows that it is cut off", LIMIT, || {
+        let (_, bad) = mind(stage, 0)?;
+        Ok(bad.iter().any(|part| part.contains("\"store\"")))
+    })?;
+    stage.forget(gone)?;
+    let value = super::truth::value("192.0.2.212", OTHER_MAC);
+    stage
+        .cluster
+        .put_lease(&format!("188.172.{changed}.0-24"), &value)?;
+    stage.pretend(new, &mac(new))?;
+    let many = |number: u32| (format!("/weft-faults/{number}"), "x".to_owned());
+    stage
+        .cluster
+        .put_all(&(0..2000).map(many).collect::<Vec<_>>())?;
+    let revision = stage.cluster.revision()?.to_string();
+    stage.cluster.ctl(&["compact", &revision])?;
+    stage.cluster.heal()?;
+    let injected = Injected::now();
+    // All three are in the store: I1 and I4 compare all their fields.
+    let took = stage.settle(LIMIT)?;
+    ensure!(took < Duration::from_secs(3), "right after {took:.1?}");
+    for third in [changed, new] {
+        stage.forget(third)?;
+    }
+    Ok(injected.note(format!("right after {took:.1?}")))
+}
+
+/// Row 16: another cluster, with nothing in it but the config.
+pub fn data_lost(stage: &mut Stage) -> Result<Injected> {
+    stage.cluster.kill_all()?;
+    stage.cluster.wipe()?;
+    stage.cluster.resume_all()?;
+    stage.put_config(super::stage::CONFIG)?;
+    // Whoever keeps its peers for a while gets them back: I2 asks for the same subnets.
+    Ok(Injected::now())
+}
+
+/// Row 17.
+pub fn prefix_deleted(stage: &mut Stage) -> Result<Injected> {
+    let prefix = format!("{}/subnets/", crate::etcd::PREFIX);
+    stage.cluster.ctl(&["del", "--prefix", &prefix])?;
+    let injected = Injected::now();
+    let wanted: Vec<_> = stage
+        .nodes
+        .iter()
+        .map(|node| node.env.subnet.trunc())
+        .collect();
+    wait::until_true("everybody's key is back", LIMIT, || {
+        let records = super::truth::records(&stage.cluster, &stage.bad)?;
+        let back = |subnet: &ipnet::Ipv4Net| records.iter().any(|record| record.subnet == *subnet);
+        Ok(wanted.iter().all(back))
+    })?;
+    let took = injected.healed.elapsed();
+    ensure!(
+        took < Duration::from_secs(2),
+        "the keys were back after {took:.1?}"
+    );
+    Ok(injected.note(format!("the keys were back after {took:.1?}")))
+}
