@@ -77,6 +77,9 @@ fn build(root: &Path, target: &Path, object: &Path) -> Result<(), Failure> {
     if env::var_os("CARGO_FEATURE_BPF_LOG").is_some() {
         cargo.args(["--features", "log"]);
     }
+    if env::var_os("CARGO_FEATURE_OTHER_LAYOUT").is_some() {
+        cargo.args(["--features", "other-layout"]);
+    }
     for name in [
         "RUSTFLAGS",
         "RUSTC_WRAPPER",

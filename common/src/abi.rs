@@ -42,8 +42,20 @@ pub const MAPS: [&str; 11] = [
     REFUSALS,
 ];
 
+/// The version in the pin path: a build with the test's other layout stays out of the real one's.
+pub const LAYOUT: u32 = ABI_VERSION
+    + if cfg!(feature = "other-layout") {
+        1000
+    } else {
+        0
+    };
+
 /// Most peers that the maps hold. Peers beyond it stay on the kernel path.
-pub const MAX_PEERS: u32 = 16_384;
+pub const MAX_PEERS: u32 = if cfg!(feature = "other-layout") {
+    64
+} else {
+    16_384
+};
 /// Most containers of one host.
 pub const MAX_ENDPOINTS: u32 = 16_384;
 /// Most of the host's own addresses.

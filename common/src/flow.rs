@@ -89,6 +89,17 @@ impl FlowKey {
 pub struct PairEntry {
     /// Always 1.
     pub nated: u32,
+    #[cfg(feature = "other-layout")]
+    other: u32,
+}
+
+impl PairEntry {
+    /// The only value.
+    pub const NATED: Self = Self {
+        nated: 1,
+        #[cfg(feature = "other-layout")]
+        other: 0,
+    };
 }
 
 /// The one entry of `FLOW_STATE`.
@@ -103,5 +114,6 @@ pub struct FlowState {
 const _: () = assert!(size_of::<FlowKey>() == 16 && align_of::<FlowKey>() == 4);
 const _: () = assert!(size_of::<FlowEntry>() == 4);
 const _: () = assert!(size_of::<PairKey>() == 12 && align_of::<PairKey>() == 4);
+#[cfg(not(feature = "other-layout"))]
 const _: () = assert!(size_of::<PairEntry>() == 4);
 const _: () = assert!(size_of::<FlowState>() == 4);

@@ -122,7 +122,7 @@ pub fn is_nated_pair(pair: &PairKey) -> bool {
 /// Says that the stack translates a flow between the two; false when there is no room.
 #[inline(always)]
 pub fn mark_nated_pair(pair: &PairKey) -> bool {
-    NATED_PAIRS.insert(pair, PairEntry { nated: 1 }, 0).is_ok()
+    NATED_PAIRS.insert(pair, PairEntry::NATED, 0).is_ok()
 }
 
 /// Sends a sample for the log, unless this CPU sent one a moment ago. A full ring loses it.

@@ -129,7 +129,7 @@ impl Maps {
 
     fn mark_pair(&mut self, pair: &PairKey) -> Result<(), DatapathError> {
         self.pairs
-            .insert(pair, PairEntry { nated: 1 }, 0)
+            .insert(pair, PairEntry::NATED, 0)
             .map_err(call("write NATED_PAIRS"))
     }
 

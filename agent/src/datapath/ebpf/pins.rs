@@ -32,7 +32,7 @@ impl PinDir {
     /// The folder for a network.
     #[must_use]
     pub fn new(vni: Vni) -> Self {
-        Self(Path::new(BPFFS).join(format!("weft/v{}/{vni}", abi::ABI_VERSION)))
+        Self(Path::new(BPFFS).join(format!("weft/v{}/{vni}", abi::LAYOUT)))
     }
 
     /// The folder itself.
