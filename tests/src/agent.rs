@@ -17,8 +17,8 @@ pub struct Flags {
     pub fast_path: &'static str,
     /// Further flags, as typed.
     pub more: Vec<String>,
-    /// Another build than the one under test, for comparing the two.
-    pub program: Option<PathBuf>,
+    /// Another build than the one under test.
+    pub build: Option<PathBuf>,
 }
 
 impl Flags {
@@ -29,7 +29,7 @@ impl Flags {
             datapath: "ebpf",
             fast_path: "auto",
             more: Vec::new(),
-            program: None,
+            build: None,
         }
     }
 
@@ -39,7 +39,7 @@ impl Flags {
             datapath,
             fast_path,
             more,
-            program: _,
+            build: _,
         } = self;
         command
             .arg("run")
@@ -72,8 +72,8 @@ impl Agent {
 
     /// A new process with the same flags; the old one must have ended.
     pub fn restart(&mut self) -> Result<()> {
-        let program = self.flags.program.clone();
-        let mut command = self.host.command(program.map_or_else(paths::weft, Ok)?);
+        let build = self.flags.build.clone();
+        let mut command = self.host.command(build.map_or_else(paths::weft, Ok)?);
         self.flags.apply(&mut command);
         let log = self.host.folder().join("weft.log");
         self.daemon = Some(Daemon::start(

@@ -51,6 +51,8 @@ pub struct Cluster {
     pub members: Vec<Member>,
     /// Where etcdctl runs.
     from: PathBuf,
+    /// User and password of whoever may do everything, once authentication is on.
+    pub admin: Option<String>,
     /// A new cluster after the loss of all data has a name of its own.
     generation: u32,
 }
@@ -65,6 +67,7 @@ impl Cluster {
         let mut cluster = Self {
             members,
             from: switch.path(),
+            admin: None,
             generation: 1,
         };
         cluster.resume_all()?;
@@ -232,7 +235,8 @@ impl Cluster {
         command::run(self.client()?.args(words))
     }
 
-    fn tell(&self, words: &[&str], input: &str) -> Result<()> {
+    /// The same with something on its standard input.
+    pub fn tell(&self, words: &[&str], input: &str) -> Result<()> {
         let mut command = self.client()?;
         command.args(words).stdin(Stdio::piped());
         command.stdout(Stdio::null()).stderr(Stdio::piped());
@@ -254,6 +258,9 @@ impl Cluster {
         let mut command = inside(&self.from, required(ETCDCTL)?);
         command.env("ETCDCTL_API", "3");
         command.arg("--endpoints").arg(endpoints.join(","));
+        if let Some(admin) = &self.admin {
+            command.arg("--user").arg(admin);
+        }
         Ok(command)
     }
 

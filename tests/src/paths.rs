@@ -20,6 +20,15 @@ pub fn weft() -> Result<PathBuf> {
     }
 }
 
+/// A build of the agent with another layout of the maps, which `cargo xtask faults` makes.
+pub fn weft_of_other_layout() -> Result<PathBuf> {
+    let path = std::env::var_os("WEFT_OTHER_BIN");
+    exists(
+        path.context("no WEFT_OTHER_BIN: run `cargo xtask faults`")?
+            .into(),
+    )
+}
+
 /// Our measuring program.
 pub fn probe() -> Result<PathBuf> {
     match std::env::var_os("WEFT_PROBE") {

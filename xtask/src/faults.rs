@@ -16,6 +16,9 @@ use crate::{
 /// Where the table of a run over all rows stays.
 const REPORT: &str = "docs/faults.md";
 
+/// Names the build of the agent with another layout of the maps.
+pub(crate) const OTHER_BUILD: &str = "WEFT_OTHER_BIN";
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// Rows by their numbers; all of them when none is given.
@@ -32,6 +35,10 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    // As the user, too: then it is there when we are root.
+    if options.wants_other_build() && std::env::var_os(OTHER_BUILD).is_none() {
+        return with_other_build();
+    }
     if !shell::is_root() {
         return test::again_as_root();
     }
@@ -56,6 +63,38 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let failed = verdicts.iter().filter(|verdict| !verdict.passed()).count();
     println!("\nfaults: {} rows, {failed} failed", verdicts.len());
     Ok(if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+impl Options {
+    /// Some rows need a second build of the agent, which takes a while.
+    fn wants_other_build(&self) -> bool {
+        self.rows.is_empty()
+            || self
+                .rows
+                .iter()
+                .any(|row| table::OF_TWO_BUILDS.contains(row))
+    }
+}
+
+/// The same again beside a build of the agent with another layout of the maps.
+fn with_other_build() -> Result<ExitCode> {
+    let other = test::build_other_layout(Lock::MayChange)?;
+    let me = std::env::current_exe().context("find this program")?;
+    let weft = match std::env::var_os("WEFT_BIN") {
+        Some(path) => path,
+        None => test::build_agent(Lock::MayChange)?.into(),
+    };
+    test::build_probe(Lock::MayChange)?;
+    let status = std::process::Command::new(me)
+        .args(std::env::args_os().skip(1))
+        .env(OTHER_BUILD, other)
+        .env("WEFT_BIN", weft)
+        .status();
+    Ok(if status.context("run again")?.success() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

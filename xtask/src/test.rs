@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::{
+    faults::OTHER_BUILD,
     setup, shell,
     toolchain::{Lock, Object, root, target},
 };
@@ -114,6 +115,20 @@ pub(crate) fn build_agent(lock: Lock) -> Result<PathBuf> {
     Ok(target().join("debug/weft"))
 }
 
+/// Builds the agent with another layout of the maps, and says where it is: beside the real one,
+/// which the next build brings back.
+pub(crate) fn build_other_layout(lock: Lock) -> Result<PathBuf> {
+    let mut cargo = lock.cargo(Object::Real, "build");
+    cargo.args(["-p", "weft", "--bin", "weft", "--features", "other-layout"]);
+    shell::run(&mut cargo)?;
+    let (made, kept) = (
+        target().join("debug/weft"),
+        target().join("debug/weft-other-layout"),
+    );
+    std::fs::copy(&made, &kept).with_context(|| format!("copy {}", made.display()))?;
+    Ok(kept)
+}
+
 /// Builds the probe that the lab runs inside containers.
 pub(crate) fn build_probe(lock: Lock) -> Result<PathBuf> {
     let mut cargo = lock.cargo(Object::Real, "build");
@@ -130,6 +145,9 @@ pub(crate) fn again_as_root() -> Result<ExitCode> {
         ("WEFT_BIN", weft.as_os_str()),
         ("WEFT_PROBE", probe.as_os_str()),
     ];
+    let other = std::env::var_os(OTHER_BUILD);
+    let other = other.iter().map(|path| (OTHER_BUILD, path.as_os_str()));
+    let env: Vec<_> = env.into_iter().chain(other).collect();
     let mut command = shell::as_root_with(&env, me);
     let status = command
         .args(std::env::args_os().skip(1))

@@ -20,8 +20,6 @@ use crate::{
 };
 
 const DEVICE: &str = "flannel.1";
-/// Maps that are pinned: as many as the ABI names.
-const MAPS: usize = 11;
 const OURS: [&str; 6] = [
     "from_bridge",
     "from_container",
@@ -187,7 +185,12 @@ fn pins(
         .iter()
         .filter_map(|(device, _, hook)| Some(format!("{hook}-{}", devices.get(device)?)));
     same(&wanted.collect(), &there).context("pinned links")?;
-    ensure!(rest.len() == MAPS, "pinned maps: {rest:?}");
+    let maps = rest.iter().filter_map(|pin| Some(pin.rsplit_once('/')?.1));
+    same(&weft_common::abi::MAPS.into(), &maps.collect()).context("pinned maps")?;
+    ensure!(
+        rest.len() == weft_common::abi::MAPS.len(),
+        "of more than one version: {rest:?}"
+    );
     Ok(())
 }
 

@@ -139,7 +139,7 @@ fn the_old_owner_is_not(stage: &Stage) -> Result<()> {
         let counters = stage.node(0)?.host.counters()?.counters;
         let ours = counters
             .iter()
-            .filter(|count| count.reason == "subnet_lost");
+            .filter(|count| count.reason.ends_with("subnet_lost"));
         Ok(ours.map(|count| count.packets).sum())
     };
     let before = lost()?;

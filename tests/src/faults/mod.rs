@@ -1,6 +1,7 @@
 //! The fault lab: faults injected on purpose while packets travel, and what must hold after each.
 //! One table of rows, for `cargo test` and for `cargo xtask faults`.
 
+pub mod auth_rows;
 pub mod cluster_rows;
 pub mod history;
 pub mod host_rows;
@@ -12,6 +13,7 @@ pub mod record_rows;
 pub mod stage;
 pub mod table;
 pub mod truth;
+pub mod upgrade_rows;
 pub mod uplink_rows;
 pub mod vigil;
 pub mod way_rows;
@@ -113,6 +115,7 @@ pub fn run(row: Row, stage: &mut Stage) -> Verdict {
     };
     if let Err(error) = inject(row, stage, &mut verdict) {
         verdict.failure = Some(format!("{error:#}"));
+        println!("{}", stage.describe());
     }
     stage.spares.clear();
     stage.disturbed.clear();
@@ -192,9 +195,7 @@ pub fn run_all(
         };
         let verdict = run(row, &mut current);
         tell(&verdict);
-        if !verdict.passed() {
-            println!("{}", current.describe());
-        } else if !row.wrecks {
+        if verdict.passed() && !row.wrecks {
             stage = Some(current);
         }
         verdicts.push(verdict);

@@ -4,6 +4,7 @@ use std::{fmt::Write as _, time::Duration};
 
 use super::{
     Most, Row, Verdict,
+    auth_rows::refused,
     cluster_rows::{
         a_black_hole, a_frozen_member, a_killed_leader, a_silent_store, compaction, data_lost,
         prefix_deleted, start_without_store,
@@ -14,6 +15,7 @@ use super::{
         hung, killed, killed_and_restarted, killed_while_starting, terminated, two_agents,
     },
     record_rows::{bad_records, config_changed, replaced_peer},
+    upgrade_rows::{full_maps, upgraded},
     uplink_rows::{
         a_file_system_over_ours, a_flapping_uplink, a_moved_uplink, a_new_bridge, a_new_uplink,
         a_smaller_link, no_place_for_the_file,
@@ -44,6 +46,9 @@ const fn row(
     }
 }
 
+/// Rows that need another build of the agent beside the one under test.
+pub const OF_TWO_BUILDS: [u8; 2] = [3, 33];
+
 /// Every fault that can be injected here.
 pub const ROWS: &[Row] = &[
     Row {
@@ -64,6 +69,12 @@ pub const ROWS: &[Row] = &[
             killed_and_restarted,
         )
     },
+    row(
+        3,
+        "another layout of the maps, and back",
+        "nothing lost, nothing of the other version left",
+        upgraded,
+    ),
     row(
         4,
         "agent killed at random points of its start",
@@ -292,6 +303,12 @@ pub const ROWS: &[Row] = &[
         netlink_flood,
     ),
     row(
+        33,
+        "100 peers where 64 have room",
+        "nothing lost between the first, the rest by the kernel, all in place with more room",
+        full_maps,
+    ),
+    row(
         35,
         "another bpffs over the old one",
         "no program twice, also after a restart",
@@ -309,6 +326,15 @@ pub const ROWS: &[Row] = &[
         "TCP moves data",
         a_smaller_link,
     ),
+    Row {
+        wrecks: true,
+        ..row(
+            38,
+            "password changed, and changed back",
+            "nothing lost, said within 12 s, well again within 12 s",
+            refused,
+        )
+    },
     row(
         39,
         "no place for subnet.env",

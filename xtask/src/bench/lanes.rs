@@ -230,7 +230,7 @@ fn ours(
     let mut envs = Vec::new();
     for host in hosts {
         let mut flags = Flags::new(&lab.etcd.endpoint());
-        flags.program = Some(program.to_owned());
+        flags.build = Some(program.to_owned());
         flags.more = vec!["--iface=eth0".to_owned(), format!("--etcd-prefix={prefix}")];
         if kind == Kind::WeftBridge {
             flags.more.push("--hook-at=bridge".to_owned());
