@@ -2,7 +2,7 @@
 
 use weft::{
     outputs::{
-        docker_opts::{self, DockerOpts},
+        docker_opts::{self, DockerEnv, DockerOpts},
         subnet_env::SubnetEnv,
     },
     store::etcd::fuzzing,
@@ -11,18 +11,13 @@ use weft::{
 /// `subnet.env`: what was read is written as it was understood.
 pub(crate) fn subnet_env(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
-    let Ok(env) = SubnetEnv::parse(&text) else {
-        return;
-    };
-    let again = SubnetEnv::parse(&env.text()).expect("what was read can be written");
-    assert_eq!(env, again);
-    let options = DockerOpts {
-        individual: true,
-        combined: true,
-        key: docker_opts::DEFAULT_KEY.to_owned(),
-        skip_ipmasq: false,
-    };
-    docker_opts::render(&env, &options).expect("the usual name is a good one");
+    if let Ok(env) = SubnetEnv::parse(&text) {
+        let again = SubnetEnv::parse(&env.text()).expect("what was read can be written");
+        assert_eq!(env, again);
+    }
+    if let Ok(env) = DockerEnv::parse(&text) {
+        docker_opts::render(&env, &DockerOpts::default()).expect("the usual name is a good one");
+    }
 }
 
 /// Certificates, a key and a password: three files, apart by a zero byte.
