@@ -70,7 +70,7 @@ fn tunnels(host: &Host) -> Result<usize> {
 
 #[test]
 fn nodes_on_one_wire_need_no_tunnel_until_a_gateway_is_between_them() -> Result<()> {
-    let world = world()?;
+    let mut world = world()?;
     let (first, second) = (world.node(0)?, world.node(1)?);
     for (from, to) in [(0, 1), (0, 2), (1, 0), (1, 2)] {
         let subnet = world.node(to)?.env.subnet.trunc();
@@ -127,5 +127,17 @@ fn nodes_on_one_wire_need_no_tunnel_until_a_gateway_is_between_them() -> Result<
     })?;
     let outcome = load.finish()?;
     println!("{outcome}");
-    outcome.ensure_lossless().with_context(|| world.describe())
+    outcome
+        .ensure_lossless()
+        .with_context(|| world.describe())?;
+
+    drop(capture);
+    world.node_mut(0)?.agent()?.stop()?;
+    let (code, _, errors) = world.node(0)?.host.weft(&["cleanup"])?;
+    ensure!(code == 0, "{code}: {errors}");
+    for to in [1, 2] {
+        let left = route(&world, 0, to)?;
+        ensure!(left.is_empty(), "left behind: {left}");
+    }
+    Ok(())
 }

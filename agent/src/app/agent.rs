@@ -72,7 +72,8 @@ pub async fn run(config: Config) -> Result<(), Failure> {
 
 fn listen(config: &Config) -> Result<(watch::Sender<Status>, tokio::net::UnixListener), Failure> {
     let other = socket::ask(&config.socket);
-    if let Some(other) = other.ok().filter(|other| other.pid != std::process::id()) {
+    // Its process may have our number, in a namespace of its own.
+    if let Ok(other) = other {
         return Err(Failure::Usage(format!(
             "another agent, process {}, answers at {}: for a second network pass another --socket",
             other.pid,
@@ -136,6 +137,7 @@ async fn rounds(
         let ended = serve(config, told, Arc::clone(pulse), &mut tasks).await;
         tasks.shutdown().await;
         ended?;
+        pulse.rest();
     }
 }
 
@@ -280,7 +282,7 @@ async fn serve(
         told.clone(),
         ground,
         SubnetFile::new(config.subnet_file.clone(), env),
-        reported,
+        reported.clone(),
         (store.health(), kept_peers),
         own_lease.clone(),
         (rules, network_state),
@@ -312,7 +314,7 @@ async fn serve(
         () = reconciler.run(heard, changes, events, key_of, report, move || bell.notify_one()) => {
             Err(Failure::Bug("the store's follower ended".to_owned()))
         }
-        () = renumber::renumber(on_lost, &*store, &network, &claim, own_lease) => Ok(()),
+        () = renumber::renumber(on_lost, &*store, &network, &claim, own_lease, reported) => Ok(()),
     }
 }
 

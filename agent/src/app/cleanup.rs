@@ -14,8 +14,10 @@ use crate::{
     cli::CleanupArgs,
     datapath::ebpf::leftovers,
     model::net::Vni,
-    netlink::{HostOp, Netlink as _, kernel::Rtnetlink},
+    netlink::{HostOp, Netlink as _, Route, kernel::Rtnetlink},
     outputs::subnet_env::SubnetEnv,
+    reconcile::plan::has_direct_form,
+    sysctl::Sysctls,
 };
 
 /// Not permitted.
@@ -129,6 +131,11 @@ async fn remove(args: &CleanupArgs, vni: Vni, done: &mut Done) -> anyhow::Result
         }
     }
     if args.keep_network {
+        // It is off while a subnet is lost, and flanneld would not turn it on.
+        let device = format!("flannel.{vni}");
+        if let Err(error) = Sysctls::host().forward_from(&device, true) {
+            done.keep(&format!("forwarding of {device}"), Err(error.into()));
+        }
         lock::remove(vni);
         return Ok(());
     }
@@ -142,6 +149,13 @@ async fn remove(args: &CleanupArgs, vni: Vni, done: &mut Done) -> anyhow::Result
     }
     if let Some(env) = &env {
         let own = IpNet::V4(env.subnet);
+        let network = IpNet::V4(env.network);
+        let form = |route: &&Route| has_direct_form(&network, env.subnet.prefix_len(), route);
+        for route in host.routes.iter().filter(form) {
+            let delete = HostOp::DeleteRoute(*route);
+            let outcome = netlink.apply(&delete).await.map_err(Into::into);
+            done.keep(&format!("route to {}", route.destination), outcome);
+        }
         if host.nowhere.contains(&own) {
             let delete = HostOp::DeleteBlackhole(own);
             let outcome = netlink.apply(&delete).await.map_err(Into::into);

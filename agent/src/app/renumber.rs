@@ -2,17 +2,22 @@
 
 use std::{future::pending, time::Duration};
 
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 use tracing::{info, warn};
 
 use crate::{
     cli::OnSubnetLost,
     model::{lease::Claim, network::NetworkConfig},
-    reconcile::renewal::OwnLease,
+    reconcile::{renewal::OwnLease, run::Report},
     store::LeaseStore,
 };
 
 const RETRY: Duration = Duration::from_secs(5);
+/// How long the loop may take to cut the old addresses off.
+const CUT_OFF: Duration = Duration::from_secs(30);
 
 /// What is done when our subnet is lost. Only programs tell the packets of containers that still have
 /// the old addresses from others.
@@ -32,6 +37,7 @@ pub async fn renumber(
     network: &NetworkConfig,
     claim: &Claim,
     mut own: watch::Receiver<OwnLease>,
+    mut report: watch::Receiver<Report>,
 ) {
     if policy == OnSubnetLost::Stop {
         return pending().await;
@@ -39,6 +45,11 @@ pub async fn renumber(
     loop {
         if own.wait_for(OwnLease::is_lost).await.is_err() {
             return pending().await;
+        }
+        // The loop ends with the claim: the old addresses must be cut off before.
+        let cut_off = report.wait_for(|report| report.cut_off);
+        if timeout(CUT_OFF, cut_off).await.is_err() {
+            warn!("the lost subnet could not be cut off in time: going on all the same");
         }
         match store.claim(network, claim).await {
             Ok(lease) => {

@@ -171,14 +171,14 @@ pub fn desired(view: &View<'_>) -> Desired {
             .v4()
             .map(|own| datapath(view, own, &name, &peers, &lost))
             .unwrap_or_default(),
-        lost,
-        cut_off: !view.holds,
-        // What is cut off leaves by no other way either.
-        direct: if view.holds {
+        // What is cut off leaves by no way where nobody would see it.
+        direct: if lost.is_empty() {
             direct(view, &name, &peers)
         } else {
             BTreeMap::new()
         },
+        lost,
+        cut_off: !view.holds,
         direct_len: (view.network.direct_routing).then_some(view.network.subnet_len),
         device,
         peers,

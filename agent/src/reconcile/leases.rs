@@ -25,6 +25,8 @@ use crate::{
 pub const RELIST: Duration = Duration::from_secs(300);
 /// What should not be believed at once is read again after this long.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
+/// No pause between two attempts is longer: once the store is back its news must come soon.
+const PAUSE: Duration = Duration::from_secs(2);
 /// What lived for longer than this was no attempt that failed: the next wait is a short one again.
 const LONG: Duration = Duration::from_secs(30);
 
@@ -89,7 +91,7 @@ pub async fn follow<S: LeaseStore>(store: Arc<S>, how: Following, news: mpsc::Se
                 }
             }
         }
-        let pause = backoff.next(&mut rand::rng());
+        let pause = backoff.next_within(PAUSE, &mut rand::rng());
         if follower.wait(pause).await.is_err() {
             return;
         }

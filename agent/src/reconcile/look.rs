@@ -55,6 +55,9 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
                 }
                 Err(error) => self.memory.complain(&mut failures, error.to_string()),
             }
+            if let Err(error) = datapath.keep_pins() {
+                self.memory.complain(&mut failures, error.to_string());
+            }
             let promotion = self.memory.promotion;
             self.memory
                 .flows

@@ -103,8 +103,11 @@ impl Ledger {
             .filter(|lease| !contradicted(lease))
             .cloned()
             .collect();
-        self.kept
-            .retain(|subnet, _| kept.iter().any(|lease| lease.subnet == *subnet));
+        // From here on they are told by the name of their subnet, whatever their keys were.
+        self.kept.retain(|subnet, held| {
+            held.keys.clear();
+            kept.iter().any(|lease| lease.subnet == *subnet)
+        });
         listed
             .leases
             .extend(kept.into_iter().map(|lease| (lease.subnet, lease)));

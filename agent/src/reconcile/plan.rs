@@ -210,14 +210,20 @@ fn plan_peers(desired: &Desired, host: &ObservedHost, link: IfIndex, ops: &mut V
 
 /// Whether a route is one to a peer without encapsulation, of whichever agent or flannel before us.
 fn is_direct(desired: &Desired, route: &Route) -> bool {
+    let len = desired.direct_len;
+    len.is_some_and(|len| has_direct_form(&desired.network, len, route))
+}
+
+/// Whether a route has the form of one to a peer without encapsulation, in a network whose subnets
+/// are that long.
+#[must_use]
+pub fn has_direct_form(network: &IpNet, len: u8, route: &Route) -> bool {
     let IpNet::V4(destination) = route.destination else {
         return false;
     };
-    desired.direct_len == Some(destination.prefix_len())
-        && desired.network.contains(&route.destination)
-        && route
-            .gateway
-            .is_some_and(|via| !desired.network.contains(&via))
+    destination.prefix_len() == len
+        && network.contains(&route.destination)
+        && route.gateway.is_some_and(|via| !network.contains(&via))
         && (route.protocol, route.metric, route.onlink) == (PROTOCOL_BOOT, 0, false)
 }
 

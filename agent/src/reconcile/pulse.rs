@@ -21,6 +21,11 @@ impl Pulse {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
+    /// The loop ends, and another one begins later.
+    pub fn rest(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     /// For how long it has not, when that is too long. A loop that has not begun yet is not stuck:
     /// what it waits for is told elsewhere.
     #[must_use]
@@ -45,6 +50,9 @@ mod tests {
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(pulse.stuck(), Some(STUCK + Duration::from_secs(1)));
         pulse.beat();
+        assert_eq!(pulse.stuck(), None);
+        pulse.rest();
+        tokio::time::advance(STUCK * 2).await;
         assert_eq!(pulse.stuck(), None);
     }
 }

@@ -113,6 +113,8 @@ pub struct Report {
     pub flows: Option<Result<String, String>>,
     /// Conntrack takes up no TCP connection in mid-stream, or that cannot be read.
     pub strict_tcp: bool,
+    /// The subnet is not ours, and that is programmed as far as it goes.
+    pub cut_off: bool,
     /// Operations since the start.
     pub operations: u64,
 }
@@ -121,6 +123,8 @@ pub struct Report {
 enum Wake {
     Store(StoreNews),
     Host(HostChange),
+    /// Nothing on the host changed, but what is wanted there did.
+    Wanted,
     Flow(ConntrackEvent),
     Settle,
     Claim,
@@ -157,16 +161,16 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
                     Some(heard) => Wake::Store(heard),
                     None => return,
                 },
-                Ok(()) = own_lease.changed() => Wake::Host(HostChange::Any),
+                Ok(()) = own_lease.changed() => Wake::Wanted,
                 new = network_changed(&mut networks) => {
                     self.network = new;
-                    Wake::Host(HostChange::Any)
+                    Wake::Wanted
                 }
                 () = sleep_until(settle_at.unwrap_or(at)), if settle_at.is_some() => Wake::Settle,
                 () = sleep_until(claim.map_or(at, |(at, _)| at)), if claim.is_some() => Wake::Claim,
                 () = sleep_until(at) => Wake::Timer,
                 Some(change) = changes.next() => Wake::Host(change),
-                () = rules_changed(&mut rules) => Wake::Host(HostChange::Any),
+                () = rules_changed(&mut rules) => Wake::Wanted,
                 Some(event) = conntrack.next() => Wake::Flow(event),
             };
             match wake {
@@ -219,17 +223,15 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
                         schedule.due(sight);
                     }
                 }
+                Wake::Wanted => schedule.due(Sight::Near),
                 // Nothing is decided before the leases have been read once in full: what is not
                 // among them would be removed.
                 Wake::Timer if !known => schedule.wait(),
                 Wake::Timer if sight == Sight::Tick => {
                     let mut now = report.borrow().clone();
                     let due = self.tick(&mut now).await;
-                    report.send_if_modified(|before| {
-                        let changed = *before != now;
-                        *before = now;
-                        changed
-                    });
+                    // Whoever keeps files by it looks at them, changed or not.
+                    report.send_replace(now);
                     schedule.ticked();
                     if let Some(sight) = due {
                         schedule.due(sight);

@@ -19,7 +19,12 @@ impl Backoff {
     /// The wait after one more failure: any time up to the limit, which doubles. A fleet whose
     /// store comes back must not ask it all at once.
     pub fn next(&mut self, rng: &mut impl Rng) -> Duration {
-        let most = limit(self.failures);
+        self.next_within(MOST, rng)
+    }
+
+    /// The same, with another limit.
+    pub fn next_within(&mut self, most: Duration, rng: &mut impl Rng) -> Duration {
+        let most = limit(self.failures).min(most);
         self.failures = self.failures.saturating_add(1);
         rng.random_range(Duration::ZERO..=most)
     }

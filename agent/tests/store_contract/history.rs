@@ -47,7 +47,11 @@ pub fn assert_apart(snapshot: &Snapshot) {
 pub async fn assert_never_overlapped(store: &impl LeaseStore) -> usize {
     let now = store.snapshot().await.unwrap();
     let mut events = store.watch(Revision(0)).await.unwrap();
-    let (mut state, mut changes) = (Snapshot::default(), 0);
+    let mut state = Snapshot {
+        cluster: now.cluster,
+        ..Snapshot::default()
+    };
+    let mut changes = 0;
     while state != now {
         let event = soon("the history", events.next()).await.unwrap().unwrap();
         // A transaction is one revision: what it deletes goes as what it writes comes.

@@ -75,6 +75,15 @@ pub(super) async fn observe_at(
             }
         }
     }
+    // A MAC that moved here is told of here alone.
+    let moved: BTreeSet<_> = host
+        .bridge_fdb
+        .iter()
+        .filter(|entry| links.contains(&entry.port))
+        .map(|entry| (entry.bridge, entry.mac))
+        .collect();
+    host.bridge_fdb
+        .retain(|entry| links.contains(&entry.port) || !moved.contains(&(entry.bridge, entry.mac)));
     Ok(())
 }
 

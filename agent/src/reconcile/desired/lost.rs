@@ -43,7 +43,13 @@ pub(super) fn subnets(view: &View<'_>) -> BTreeSet<Ipv4Net> {
 /// Tells the programs, in the entry of the peer who has it now where there is one.
 pub(super) fn mark(lost: &BTreeSet<Ipv4Net>, peers: &mut BTreeMap<Ipv4Net, PeerEntry>) {
     for net in lost {
-        peers.entry(*net).or_insert_with(|| nobody(*net)).flags |= PEER_LOST;
+        peers.entry(*net).or_insert_with(|| nobody(*net));
+        // A smaller subnet inside it is found first.
+        for (inside, entry) in peers.iter_mut() {
+            if net.contains(inside) {
+                entry.flags |= PEER_LOST;
+            }
+        }
     }
 }
 
