@@ -26,7 +26,7 @@ pub const RELIST: Duration = Duration::from_secs(300);
 /// What should not be believed at once is read again after this long.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
 /// No pause between two attempts is longer: once the store is back its news must come soon.
-const PAUSE: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_secs(1);
 /// What lived for longer than this was no attempt that failed: the next wait is a short one again.
 const LONG: Duration = Duration::from_secs(30);
 
@@ -83,7 +83,12 @@ pub async fn follow<S: LeaseStore>(store: Arc<S>, how: Following, news: mpsc::Se
                 follower.next = None;
             }
             Ended::Failed(error) => {
-                warn!(%error, "cannot follow the leases: will retry");
+                // Once is enough: the status has what it is now.
+                if follower.down {
+                    debug!(%error, "still cannot follow the leases");
+                } else {
+                    warn!(%error, "cannot follow the leases: will retry");
+                }
                 follower.down = true;
                 let down = StoreNews::Down(error.to_string());
                 if follower.say(down).await.is_err() {

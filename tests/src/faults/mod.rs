@@ -28,6 +28,7 @@ use self::{
     stage::{SETTLE, Stage},
     vigil::Toll,
 };
+use crate::wait;
 
 /// One fault.
 #[derive(Clone, Copy, Debug)]
@@ -171,7 +172,7 @@ fn judge(most: Most, toll: &Toll, settled: Option<Duration>) -> Result<()> {
     );
     if let Some(settled) = settled {
         ensure!(
-            settled <= most.settle,
+            settled <= most.settle * wait::patience(),
             "I1 to I4 held after {settled:.1?}, not within {:?}",
             most.settle
         );
