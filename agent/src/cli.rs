@@ -15,15 +15,18 @@ use clap::{
     ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
     error::ErrorKind,
 };
-use secrecy::SecretString;
 
-pub use self::lease::{LeaseArgs, OnSubnetLost, ReleaseArgs};
+pub use self::{
+    etcd::EtcdArgs,
+    lease::{LeaseArgs, OnSubnetLost, ReleaseArgs},
+};
 use self::{
     flannel::Typed,
     go::{number, truth_value},
 };
 use crate::{admin::dump::What, reconcile::leases};
 
+mod etcd;
 mod flannel;
 mod go;
 mod lease;
@@ -61,34 +64,9 @@ pub enum Verb {
 /// Flags of `weft run`.
 #[derive(Clone, Debug, Args)]
 pub struct RunArgs {
-    /// etcd endpoints, separated by commas.
-    #[arg(long, default_value = "http://127.0.0.1:4001,http://127.0.0.1:2379")]
-    pub etcd_endpoints: String,
-    /// Key prefix in etcd.
-    #[arg(long, default_value = "/coreos.com/network")]
-    pub etcd_prefix: String,
-    /// Client key for etcd, in PEM.
-    #[arg(long)]
-    pub etcd_keyfile: Option<PathBuf>,
-    /// Client certificate for etcd, in PEM.
-    #[arg(long)]
-    pub etcd_certfile: Option<PathBuf>,
-    /// Certificates that sign etcd's own, in PEM.
-    #[arg(long)]
-    pub etcd_cafile: Option<PathBuf>,
-    /// The name that etcd's certificate must have, where it is not the endpoint's.
-    #[arg(long)]
-    pub etcd_server_name: Option<String>,
-    /// User in etcd.
-    #[arg(long)]
-    pub etcd_username: Option<String>,
-    /// Password of that user. Better in the environment or in a file: others can read a command
-    /// line.
-    #[arg(long)]
-    pub etcd_password: Option<SecretString>,
-    /// A file with that password in its first line; read again when it changes.
-    #[arg(long)]
-    pub etcd_password_file: Option<PathBuf>,
+    /// The store.
+    #[command(flatten)]
+    pub etcd: EtcdArgs,
     /// Give up (exit code 69) when etcd has not given what is needed to start within this many
     /// seconds; 0 waits for ever, as flanneld does.
     #[arg(long, default_value_t = 0, value_parser = number)]

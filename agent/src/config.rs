@@ -10,7 +10,8 @@ use regex::Regex;
 
 use crate::{
     cli::{
-        AttachChoice, DatapathChoice, FastPathChoice, GuardChoice, HookAt, OnSubnetLost, RunArgs,
+        AttachChoice, DatapathChoice, EtcdArgs, FastPathChoice, GuardChoice, HookAt, OnSubnetLost,
+        RunArgs,
     },
     datapath::ebpf::AttachBy,
     reconcile::desired::Guard,
@@ -69,13 +70,6 @@ pub struct Config {
     pub socket: PathBuf,
 }
 
-/// The endpoints of a list with commas.
-pub fn endpoints(list: &str) -> Vec<String> {
-    let each = list.split(',').map(str::trim);
-    let given = each.filter(|endpoint| !endpoint.is_empty());
-    given.map(str::to_owned).collect()
-}
-
 /// Every problem of a command line, each by its flag.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.join("\n"))]
@@ -93,40 +87,15 @@ impl TryFrom<RunArgs> for Config {
                 Err(error) => errors.push(format!("--iface-regex {text}: {error}")),
             }
         }
-        let endpoints = endpoints(&args.etcd_endpoints);
-        if endpoints.is_empty() {
-            errors.push("--etcd-endpoints names no endpoint".to_owned());
-        }
-        if args.etcd_keyfile.is_some() != args.etcd_certfile.is_some() {
-            errors.push("--etcd-keyfile and --etcd-certfile belong together".to_owned());
-        }
-        let passwords = [
-            args.etcd_password.is_some(),
-            args.etcd_password_file.is_some(),
-        ];
-        if passwords == [true, true] {
-            errors.push("give --etcd-password or --etcd-password-file, not both".to_owned());
-        } else if args.etcd_username.is_some() != passwords.contains(&true) {
-            errors.push(
-                "--etcd-username and --etcd-password or --etcd-password-file belong together"
-                    .to_owned(),
-            );
-        }
+        let etcd = etcd(args.etcd).unwrap_or_else(|wrong| {
+            errors.extend(wrong.0);
+            EtcdConfig::default()
+        });
         if !errors.is_empty() {
             return Err(ConfigErrors(errors));
         }
         Ok(Self {
-            etcd: EtcdConfig {
-                endpoints,
-                prefix: args.etcd_prefix,
-                cafile: args.etcd_cafile,
-                certfile: args.etcd_certfile,
-                keyfile: args.etcd_keyfile,
-                server_name: args.etcd_server_name,
-                username: args.etcd_username,
-                password: args.etcd_password,
-                password_file: args.etcd_password_file,
-            },
+            etcd,
             tuning: args.etcd_patience.map_or_else(Tuning::default, |seconds| {
                 Tuning::patient(Duration::from_secs(seconds))
             }),
@@ -167,4 +136,44 @@ impl TryFrom<RunArgs> for Config {
             socket: args.socket,
         })
     }
+}
+
+/// The store, or every problem of what is said of it.
+pub fn etcd(args: EtcdArgs) -> Result<EtcdConfig, ConfigErrors> {
+    let mut errors = Vec::new();
+    let listed = args.etcd_endpoints.split(',').map(str::trim);
+    let given = listed.filter(|endpoint| !endpoint.is_empty());
+    let endpoints: Vec<String> = given.map(str::to_owned).collect();
+    if endpoints.is_empty() {
+        errors.push("--etcd-endpoints names no endpoint".to_owned());
+    }
+    if args.etcd_keyfile.is_some() != args.etcd_certfile.is_some() {
+        errors.push("--etcd-keyfile and --etcd-certfile belong together".to_owned());
+    }
+    let passwords = [
+        args.etcd_password.is_some(),
+        args.etcd_password_file.is_some(),
+    ];
+    if passwords == [true, true] {
+        errors.push("give --etcd-password or --etcd-password-file, not both".to_owned());
+    } else if args.etcd_username.is_some() != passwords.contains(&true) {
+        errors.push(
+            "--etcd-username and --etcd-password or --etcd-password-file belong together"
+                .to_owned(),
+        );
+    }
+    if !errors.is_empty() {
+        return Err(ConfigErrors(errors));
+    }
+    Ok(EtcdConfig {
+        endpoints,
+        prefix: args.etcd_prefix,
+        cafile: args.etcd_cafile,
+        certfile: args.etcd_certfile,
+        keyfile: args.etcd_keyfile,
+        server_name: args.etcd_server_name,
+        username: args.etcd_username,
+        password: args.etcd_password,
+        password_file: args.etcd_password_file,
+    })
 }

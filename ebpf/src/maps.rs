@@ -82,13 +82,6 @@ pub fn is_vtep(address: [u8; 4]) -> bool {
     VTEPS.get_ptr(address).is_some()
 }
 
-/// The `VTEP_*` bits of the peer with that VTEP address, if there is one.
-#[inline(always)]
-pub fn vtep_flags(address: [u8; 4]) -> Option<u32> {
-    // SAFETY: two aligned words that only the agent writes; the flags are read at once.
-    unsafe { VTEPS.get(address).map(|vtep| vtep.flags) }
-}
-
 /// The container at the address.
 #[inline(always)]
 pub fn endpoint(address: [u8; 4]) -> Option<&'static EndpointEntry> {

@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Deadlines are this many times as long: for machines whose processor is emulated.
-pub fn patience() -> u32 {
+fn patience() -> u32 {
     let told = std::env::var("WEFT_PATIENCE").ok();
     told.and_then(|text| text.parse().ok()).unwrap_or(1)
 }

@@ -98,12 +98,7 @@ fn namespaces(lock: Lock, options: &Options) -> Result<()> {
     }
     let chosen = |suite: &&Suite| options.suite.is_empty() || options.suite.contains(&suite.name);
     for suite in suites.iter().filter(chosen) {
-        // The matrix's times are held to by `cargo xtask faults`; here another's load may be beside it.
-        let mut named = vec![("WEFT_BIN", weft.as_os_str())];
-        if suite.name == "faults" && std::env::var_os("WEFT_PATIENCE").is_none() {
-            named.push(("WEFT_PATIENCE", "2".as_ref()));
-        }
-        let mut command = shell::as_root_with(&named, &suite.program);
+        let mut command = shell::as_root_with(&[("WEFT_BIN", weft.as_os_str())], &suite.program);
         // Two cores carry one lab at a time; what is measured must not be another's load.
         command.arg("--test-threads=1").args(&options.filter);
         counted(&mut command, options)?;

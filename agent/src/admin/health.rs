@@ -116,8 +116,11 @@ mod tests {
         text
     }
 
-    #[tokio::test]
-    async fn texts_and_codes_are_flannels() {
+    fn served() -> (
+        watch::Sender<Status>,
+        SocketAddr,
+        tokio::task::JoinHandle<()>,
+    ) {
         let (told, status) = watch::channel(Status::default());
         let health = Health {
             status,
@@ -125,7 +128,12 @@ mod tests {
         };
         let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
-        let server = tokio::spawn(serve(listener, health));
+        (told, address, tokio::spawn(serve(listener, health)))
+    }
+
+    #[tokio::test]
+    async fn texts_and_codes_are_flannels() {
+        let (told, address, server) = served();
         let answer = get(address, "/healthz").await;
         assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
         assert!(answer.ends_with("\r\n\r\nflanneld is running"), "{answer}");
@@ -158,14 +166,7 @@ mod tests {
     /// The clock is stopped: it moves when nobody has anything to do.
     #[tokio::test(start_paused = true)]
     async fn who_connects_and_says_nothing_is_let_go() {
-        let (_told, status) = watch::channel(Status::default());
-        let health = Health {
-            status,
-            pulse: Arc::default(),
-        };
-        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let address = listener.local_addr().unwrap();
-        let server = tokio::spawn(serve(listener, health));
+        let (_told, address, server) = served();
         let mut idle = Vec::new();
         for _ in 0..2 * MOST {
             idle.push(tokio::net::TcpStream::connect(address).await.unwrap());

@@ -6,14 +6,11 @@ use anyhow::{Context as _, bail};
 
 use crate::{
     cli::ReleaseArgs,
-    config::endpoints,
+    config,
     model::{lease::Lease, net::Mac},
     netlink::ObservedHost,
     outputs::subnet_env,
-    store::{
-        LeaseStore,
-        etcd::{EtcdConfig, EtcdStore},
-    },
+    store::{LeaseStore, etcd::EtcdStore},
 };
 
 /// What tells this host's record from others. Taken before anything is removed.
@@ -54,17 +51,7 @@ pub enum Released {
 
 /// Gives back the subnet that the file names, by compare-and-swap, if its record is this host's.
 pub async fn release(args: &ReleaseArgs, file: &Path, owner: &Owner) -> anyhow::Result<Released> {
-    let store = EtcdStore::new(EtcdConfig {
-        endpoints: endpoints(&args.etcd_endpoints),
-        prefix: args.etcd_prefix.clone(),
-        cafile: args.etcd_cafile.clone(),
-        certfile: args.etcd_certfile.clone(),
-        keyfile: args.etcd_keyfile.clone(),
-        username: args.etcd_username.clone(),
-        password: args.etcd_password.clone(),
-        password_file: args.etcd_password_file.clone(),
-        server_name: args.etcd_server_name.clone(),
-    })?;
+    let store = EtcdStore::new(config::etcd(args.etcd.clone())?)?;
     let previous = subnet_env::read_previous(file).with_context(|| {
         format!(
             "{} names no subnet: say where it is with --subnet-file, or wait for the lease's end",

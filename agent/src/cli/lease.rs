@@ -1,10 +1,10 @@
 //! Flags about this node's lease.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use secrecy::SecretString;
 
+use super::EtcdArgs;
 use crate::lease::ttl;
 
 /// Flags of `weft run` about its lease.
@@ -35,33 +35,9 @@ pub struct ReleaseArgs {
     /// Give the subnet back at once, if it still is this host's. A reservation stays.
     #[arg(long)]
     pub release: bool,
-    /// etcd endpoints, separated by commas.
-    #[arg(long, default_value = "http://127.0.0.1:4001,http://127.0.0.1:2379")]
-    pub etcd_endpoints: String,
-    /// Key prefix in etcd.
-    #[arg(long, default_value = "/coreos.com/network")]
-    pub etcd_prefix: String,
-    /// Client key for etcd, in PEM.
-    #[arg(long)]
-    pub etcd_keyfile: Option<PathBuf>,
-    /// Client certificate for etcd, in PEM.
-    #[arg(long)]
-    pub etcd_certfile: Option<PathBuf>,
-    /// Certificates that sign etcd's own, in PEM.
-    #[arg(long)]
-    pub etcd_cafile: Option<PathBuf>,
-    /// User in etcd.
-    #[arg(long)]
-    pub etcd_username: Option<String>,
-    /// Password of that user. Better in the environment: a command line can be read by others.
-    #[arg(long)]
-    pub etcd_password: Option<SecretString>,
-    /// A file with that password in its first line.
-    #[arg(long)]
-    pub etcd_password_file: Option<PathBuf>,
-    /// Name that etcd's certificate must have, where it is not the endpoint's.
-    #[arg(long)]
-    pub etcd_server_name: Option<String>,
+    /// The store.
+    #[command(flatten)]
+    pub etcd: EtcdArgs,
 }
 
 #[cfg(test)]
@@ -83,8 +59,8 @@ mod tests {
             panic!("another verb");
         };
         assert!(args.lease.release);
-        assert_eq!(args.lease.etcd_prefix, "/x");
-        let password = args.lease.etcd_password.expect("a password");
+        assert_eq!(args.lease.etcd.etcd_prefix, "/x");
+        let password = args.lease.etcd.etcd_password.expect("a password");
         assert_eq!(password.expose_secret(), "secret");
     }
 }

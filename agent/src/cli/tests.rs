@@ -54,13 +54,17 @@ fn flags_come_with_one_dash_or_two() {
 fn flannelds_defaults_are_ours() {
     let args = run(&[], &[]).unwrap();
     assert_eq!(
-        args.etcd_endpoints,
+        args.etcd.etcd_endpoints,
         "http://127.0.0.1:4001,http://127.0.0.1:2379"
     );
-    assert_eq!(args.etcd_prefix, "/coreos.com/network");
-    let files = [&args.etcd_keyfile, &args.etcd_certfile, &args.etcd_cafile];
+    assert_eq!(args.etcd.etcd_prefix, "/coreos.com/network");
+    let files = [
+        &args.etcd.etcd_keyfile,
+        &args.etcd.etcd_certfile,
+        &args.etcd.etcd_cafile,
+    ];
     assert!(files.iter().all(|file| file.is_none()));
-    assert!(args.etcd_username.is_none() && args.etcd_password.is_none());
+    assert!(args.etcd.etcd_username.is_none() && args.etcd.etcd_password.is_none());
     assert!(args.iface.is_empty() && args.iface_regex.is_empty());
     assert_eq!((args.iface_can_reach, args.public_ip), (None, None));
     assert_eq!(args.subnet_file, PathBuf::from("/run/flannel/subnet.env"));
@@ -88,7 +92,7 @@ fn booleans_need_an_equals_sign_to_be_given_a_value() {
 #[test]
 fn a_value_may_look_like_a_flag() {
     let args = run(&["-etcd-username", "-x", "-ip-masq"], &[]).unwrap();
-    assert_eq!(args.etcd_username.as_deref(), Some("-x"));
+    assert_eq!(args.etcd.etcd_username.as_deref(), Some("-x"));
     assert!(args.ip_masq);
     assert!(said(&["--iface"], &[]).contains("--iface"));
 }
@@ -133,7 +137,7 @@ fn the_environment_fills_what_was_not_typed_and_ours_wins() {
     ];
     let args = run(&[], &both).unwrap();
     assert_eq!((args.iface, args.ip_masq), (vec!["b".to_owned()], true));
-    assert_eq!(args.etcd_cafile, None);
+    assert_eq!(args.etcd.etcd_cafile, None);
     assert_eq!(run(&["--iface=c"], &both).unwrap().iface, ["c"]);
     // One entry, commas or not.
     let args = run(&[], &[("FLANNELD_IFACE", "a,b")]).unwrap();
@@ -178,8 +182,14 @@ fn an_empty_value_is_none() {
         "--iface-can-reach=",
     ];
     let args = run(&empty, &[("FLANNELD_PUBLIC_IP", "192.0.2.7")]).unwrap();
-    assert_eq!((args.etcd_cafile, args.etcd_username), (None, None));
-    assert_eq!((args.etcd_certfile, args.iface_can_reach), (None, None));
+    assert_eq!(
+        (args.etcd.etcd_cafile, args.etcd.etcd_username),
+        (None, None)
+    );
+    assert_eq!(
+        (args.etcd.etcd_certfile, args.iface_can_reach),
+        (None, None)
+    );
     // It was typed, so that the variable is not asked.
     assert_eq!(args.public_ip, None);
 }

@@ -18,14 +18,18 @@ use crate::{
         lease::{LeaseEvent, Revision, Snapshot},
         net::Subnet,
     },
-    store::{LeaseStore, StoreError, backoff::Backoff},
+    store::{
+        LeaseStore, StoreError,
+        backoff::{Backoff, MOST},
+    },
 };
 
 /// A full look now and then, whatever the watch said: insurance against lost events.
 pub const RELIST: Duration = Duration::from_secs(300);
 /// What should not be believed at once is read again after this long.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
-/// No pause between two attempts is longer: once the store is back its news must come soon.
+/// No pause is longer while the store does not answer: once it does, its news must come soon. One that
+/// answers and ends the watch is asked less and less, for it is asked for all leases.
 const PAUSE: Duration = Duration::from_secs(1);
 /// What lived for longer than this was no attempt that failed: the next wait is a short one again.
 const LONG: Duration = Duration::from_secs(30);
@@ -74,6 +78,7 @@ pub async fn follow<S: LeaseStore>(store: Arc<S>, how: Following, news: mpsc::Se
         if began.elapsed() > LONG {
             backoff.reset();
         }
+        let mut most = MOST;
         match ended {
             Ended::Unheard => return,
             Ended::Due => continue,
@@ -90,13 +95,14 @@ pub async fn follow<S: LeaseStore>(store: Arc<S>, how: Following, news: mpsc::Se
                     warn!(%error, "cannot follow the leases: will retry");
                 }
                 follower.down = true;
+                most = PAUSE;
                 let down = StoreNews::Down(error.to_string());
                 if follower.say(down).await.is_err() {
                     return;
                 }
             }
         }
-        let pause = backoff.next_within(PAUSE, &mut rand::rng());
+        let pause = backoff.next_within(most, &mut rand::rng());
         if follower.wait(pause).await.is_err() {
             return;
         }

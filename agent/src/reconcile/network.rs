@@ -12,13 +12,13 @@ use tracing::{debug, info, warn};
 
 use crate::{
     model::network::NetworkConfig,
-    store::{LeaseStore, StoreError},
+    store::{LeaseStore, StoreError, backoff::Backoff},
 };
 
 /// A look now and then, whatever the watch said: insurance against lost events.
 const RELOOK: Duration = Duration::from_secs(300);
-const FIRST_RETRY: Duration = Duration::from_secs(1);
-const MOST_RETRY: Duration = Duration::from_secs(30);
+/// What lived for longer than this was no attempt that failed: the next wait is a short one again.
+const LONG: Duration = Duration::from_secs(30);
 
 /// How the config stands to what the agent runs with, in words; `Err` when a restart is needed.
 pub type ConfigState = Result<String, String>;
@@ -44,16 +44,17 @@ impl<S: LeaseStore> Follower<S> {
     /// Follows until it is dropped. A store that does not answer changes nothing, and the lease's
     /// follower tells of it.
     pub async fn run(self) {
-        let mut retry = FIRST_RETRY;
+        let mut backoff = Backoff::default();
         loop {
-            match self.follow().await {
-                Ok(()) => retry = FIRST_RETRY,
-                Err(error) => {
-                    debug!(%error, "cannot follow the network config: will retry");
-                    retry = (retry * 2).min(MOST_RETRY);
-                }
+            let began = Instant::now();
+            if let Err(error) = self.follow().await {
+                debug!(%error, "cannot follow the network config: will retry");
             }
-            sleep(retry).await;
+            if began.elapsed() > LONG {
+                backoff.reset();
+            }
+            let pause = backoff.next(&mut rand::rng());
+            sleep(pause).await;
         }
     }
 

@@ -28,7 +28,6 @@ use self::{
     stage::{SETTLE, Stage},
     vigil::Toll,
 };
-use crate::wait;
 
 /// One fault.
 #[derive(Clone, Copy, Debug)]
@@ -172,7 +171,7 @@ fn judge(most: Most, toll: &Toll, settled: Option<Duration>) -> Result<()> {
     );
     if let Some(settled) = settled {
         ensure!(
-            settled <= most.settle * wait::patience(),
+            settled <= most.settle,
             "I1 to I4 held after {settled:.1?}, not within {:?}",
             most.settle
         );

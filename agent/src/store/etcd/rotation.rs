@@ -64,13 +64,18 @@ impl Rotation {
         self.turn
     }
 
-    /// The member of that turn answered.
+    /// The member of that turn answered. Where every one had failed, it was the way or the whole
+    /// cluster, and not the members: what is held against them is forgotten.
     pub fn answered(&mut self, turn: usize) {
-        if turn == self.turn
-            && let Some(member) = self.members.get_mut(self.at)
-        {
-            member.backoff.reset();
-            member.out = None;
+        if turn != self.turn {
+            return;
+        }
+        let at = self.at;
+        let all = self.members.iter().all(|member| member.out.is_some());
+        for (index, member) in self.members.iter_mut().enumerate() {
+            if all || index == at {
+                *member = Member::default();
+            }
         }
     }
 
@@ -166,6 +171,22 @@ mod tests {
         fn alone(&self) -> Vec<usize> {
             self.rotation.left_alone(self.now).map(|it| it.0).collect()
         }
+    }
+
+    #[test]
+    fn an_outage_of_all_is_held_against_none() {
+        let mut world = World::new(3);
+        for fault in [Fault::Silent, Fault::Useless, Fault::Silent] {
+            world.fail(fault);
+        }
+        assert!(!world.alone().is_empty());
+        world.rotation.answered(world.rotation.turn());
+        assert!(world.alone().is_empty());
+        // Of two that fail the third says nothing.
+        assert_eq!(world.fail(Fault::Silent), 1);
+        assert_eq!(world.fail(Fault::Silent), 2);
+        world.rotation.answered(world.rotation.turn());
+        assert_eq!(world.alone(), [0, 1]);
     }
 
     #[test]
