@@ -71,14 +71,16 @@ pub async fn follow<S: LeaseStore>(store: Arc<S>, how: Following, news: mpsc::Se
         due: Instant::now(),
         down: false,
     };
-    let mut backoff = Backoff::default();
+    // Each counts its own: what the store says after an outage is not one more failure of it.
+    let (mut silent, mut ending) = (Backoff::default(), Backoff::default());
     loop {
         let began = Instant::now();
         let Err(ended) = follower.once().await;
         if began.elapsed() > LONG {
-            backoff.reset();
+            silent.reset();
+            ending.reset();
         }
-        let mut most = MOST;
+        let mut answers = true;
         match ended {
             Ended::Unheard => return,
             Ended::Due => continue,
@@ -95,14 +97,18 @@ pub async fn follow<S: LeaseStore>(store: Arc<S>, how: Following, news: mpsc::Se
                     warn!(%error, "cannot follow the leases: will retry");
                 }
                 follower.down = true;
-                most = PAUSE;
+                answers = false;
                 let down = StoreNews::Down(error.to_string());
                 if follower.say(down).await.is_err() {
                     return;
                 }
             }
         }
-        let pause = backoff.next_within(most, &mut rand::rng());
+        let pause = if answers {
+            ending.next_within(MOST, &mut rand::rng())
+        } else {
+            silent.next_within(PAUSE, &mut rand::rng())
+        };
         if follower.wait(pause).await.is_err() {
             return;
         }

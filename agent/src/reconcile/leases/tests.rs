@@ -148,6 +148,28 @@ async fn what_was_compacted_meanwhile_is_read_again() {
     assert_eq!(follower.snapshot().await, 3);
 }
 
+/// The outage made the pauses long; that it was also a long one for the store's history does not
+/// add to them.
+#[tokio::test(start_paused = true)]
+async fn what_was_compacted_during_an_outage_is_read_at_once() {
+    for _ in 0..10 {
+        let mut follower = Follower::new(&["10.3.1.0-24"]);
+        assert_eq!(follower.snapshot().await, 1);
+        follower.silent(40);
+        follower.store.end_watches(|| Some(unavailable()));
+        put(&follower.store, "10.3.2.0-24");
+        put(&follower.store, "10.3.3.0-24");
+        follower.store.compact();
+        for _ in 0..41 {
+            assert!(matches!(follower.next().await, StoreNews::Down(_)));
+        }
+        let answers = Instant::now();
+        assert_eq!(follower.snapshot().await, 3);
+        let took = answers.elapsed();
+        assert!(took <= PAUSE + FIRST + Duration::from_millis(5), "{took:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_store_that_does_not_answer_is_asked_less_and_less() {
     let mut follower = Follower::new(&["10.3.1.0-24"]);
