@@ -14,6 +14,15 @@ impl fmt::Display for Revision {
     }
 }
 
+/// A place in the history of one store: another one's revisions say nothing of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    /// Which store, for stores that have a number of their own; else 0.
+    pub cluster: u64,
+    /// Where in its history.
+    pub revision: Revision,
+}
+
 /// What a node says of itself in its lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseAttrs {
@@ -133,6 +142,15 @@ impl LeaseEvent {
 }
 
 impl Snapshot {
+    /// Where a watch must go on.
+    #[must_use]
+    pub const fn position(&self) -> Position {
+        Position {
+            cluster: self.cluster,
+            revision: self.revision,
+        }
+    }
+
     /// Follows one event.
     pub fn apply(&mut self, event: LeaseEvent, key_of: impl Fn(Subnet) -> String) {
         let at = match event {

@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 use super::loss::Ledger;
 use crate::{
     model::{
-        lease::{LeaseEvent, Revision, Snapshot},
+        lease::{LeaseEvent, Position, Snapshot},
         net::Subnet,
     },
     store::{
@@ -120,8 +120,8 @@ struct Follower<S> {
     how: Following,
     news: mpsc::Sender<StoreNews>,
     ledger: Ledger,
-    /// The last revision that was told of; `None` when a snapshot must be read.
-    next: Option<Revision>,
+    /// The last change that was told of; `None` when a snapshot must be read.
+    next: Option<Position>,
     /// When a snapshot is to be read again anyway.
     due: Instant,
     /// The loop believes that the store does not answer.
@@ -154,13 +154,13 @@ impl<S: LeaseStore> Follower<S> {
             Some(position) => (self.store.watch(position).await?, None),
             None => {
                 let listed = self.list().await?;
-                let events = self.store.watch(listed.revision).await?;
+                let events = self.store.watch(listed.position()).await?;
                 (events, Some(listed))
             }
         };
         match listed {
             Some(listed) => {
-                self.next = Some(listed.revision);
+                self.next = Some(listed.position());
                 // Not all nodes of a fleet at once.
                 let spread = rand::rng().random_range(0.9..1.1);
                 self.due = Instant::now() + self.how.relist.mul_f64(spread);
@@ -212,7 +212,9 @@ impl<S: LeaseStore> Follower<S> {
             self.say(StoreNews::Event(change)).await?;
         }
         // Not before all of it is told, and never back.
-        self.next = self.next.max(last);
+        if let Some((position, last)) = self.next.as_mut().zip(last) {
+            position.revision = position.revision.max(last);
+        }
         over.map_or(Ok(()), Err)
     }
 

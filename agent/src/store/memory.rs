@@ -18,7 +18,7 @@ use super::{
 use crate::{
     lease::allocate::{self, Take, Taken},
     model::{
-        lease::{Claim, Lease, LeaseEvent, Revision, Snapshot},
+        lease::{Claim, Lease, LeaseEvent, Position, Revision, Snapshot},
         net::Subnet,
         network::NetworkConfig,
     },
@@ -185,18 +185,20 @@ impl LeaseStore for MemoryStore {
         })
     }
 
-    async fn watch(&self, after: Revision) -> Result<Self::Events, StoreError> {
+    async fn watch(&self, after: Position) -> Result<Self::Events, StoreError> {
         let mut state = self.call()?;
-        if after.0 + 1 < state.compacted {
+        let Position { cluster, revision } = after;
+        let other = cluster != 0 && cluster != state.cluster;
+        if revision.0 + 1 < state.compacted {
             return Err(StoreError::Compacted(Revision(state.compacted)));
         }
-        if after.0 > state.revision {
+        if other || revision.0 > state.revision {
             return Err(StoreError::Compacted(Revision(state.revision)));
         }
         let known: Vec<_> = state
             .history
             .iter()
-            .filter(|change| change.raw.modified > after.0)
+            .filter(|change| change.raw.modified > revision.0)
             .map(|change| Ok(change.event(&self.keys)))
             .collect();
         // Without a bound: the other side is a test, and a store never waits for a watcher.
@@ -316,11 +318,11 @@ mod tests {
     #[tokio::test]
     async fn watches_end_as_they_are_told_to() {
         let store = MemoryStore::new("/x");
-        let mut events = store.watch(Revision(0)).await.unwrap();
+        let mut events = store.watch(Position::default()).await.unwrap();
         store.end_watches(|| Some(down()));
         assert!(events.next().await.unwrap().is_err());
         assert!(events.next().await.is_none());
-        let mut events = store.watch(Revision(0)).await.unwrap();
+        let mut events = store.watch(Position::default()).await.unwrap();
         store.end_watches(|| None);
         assert!(events.next().await.is_none());
     }

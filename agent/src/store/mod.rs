@@ -5,7 +5,7 @@ use std::future::Future;
 use futures::{Stream, stream::BoxStream};
 
 use crate::model::{
-    lease::{Claim, Lease, LeaseEvent, Revision, Snapshot},
+    lease::{Claim, Lease, LeaseEvent, Position, Revision, Snapshot},
     net::Subnet,
     network::NetworkConfig,
 };
@@ -117,10 +117,10 @@ pub trait LeaseStore: Send + Sync + 'static {
     /// Reads every lease at one revision.
     fn snapshot(&self) -> impl Future<Output = Result<Snapshot, StoreError>> + Send;
 
-    /// Follows the leases from the revision after `after`.
+    /// Follows the leases from the revision after `after`, of the same store only.
     fn watch(
         &self,
-        after: Revision,
+        after: Position,
     ) -> impl Future<Output = Result<Self::Events, StoreError>> + Send;
 
     /// Chooses a subnet as flannel does (own by address, then the previous one, then a free one)

@@ -37,7 +37,7 @@ async fn unavailable(node: &EtcdStore, limit: Duration) {
     );
     let began = Instant::now();
     let error = node
-        .watch(weft::model::lease::Revision(1))
+        .watch(weft::model::lease::Position::default())
         .await
         .err()
         .unwrap();
@@ -112,7 +112,7 @@ async fn a_frozen_server_is_left_for_the_next() {
 async fn a_watch_notices_that_its_server_is_frozen() {
     let etcd = Etcd::start().await;
     let node = EtcdStore::with_tuning(etcd.config(), tuning(Duration::from_millis(500))).unwrap();
-    let start = node.snapshot().await.unwrap().revision;
+    let start = node.snapshot().await.unwrap().position();
     let mut events = node.watch(start).await.unwrap();
     // Four times the patience: signs of life are asked for and come.
     let quiet = tokio::time::timeout(Duration::from_secs(2), events.next()).await;
@@ -138,7 +138,7 @@ async fn a_watch_notices_that_its_server_is_frozen() {
 async fn a_watch_ends_with_its_server() {
     let etcd = Etcd::start().await;
     let node = etcd.node();
-    let start = node.snapshot().await.unwrap().revision;
+    let start = node.snapshot().await.unwrap().position();
     let mut events = node.watch(start).await.unwrap();
     drop(etcd);
     match soon("the end of the watch", events.next()).await {

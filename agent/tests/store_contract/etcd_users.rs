@@ -5,7 +5,7 @@ use std::{process::Command, time::Duration};
 use etcd_client::{Client, ConnectOptions, Permission};
 use futures::StreamExt;
 use weft::{
-    model::lease::Revision,
+    model::lease::Position,
     store::{
         LeaseStore, StoreError,
         etcd::{EtcdConfig, EtcdStore},
@@ -66,7 +66,7 @@ async fn goes_on_without_a_token(etcd: &Etcd) {
     drop(with_users(etcd).await);
     let node = EtcdStore::new(user(etcd, "secret")).unwrap();
     let lease = node.claim(&config(CONFIG), &claim(1)).await.unwrap();
-    let start = node.snapshot().await.unwrap().revision;
+    let start = node.snapshot().await.unwrap().position();
     let mut old = node.watch(start).await.unwrap();
     until_tokens_are_over().await;
     let mut new = node.watch(start).await.unwrap();
@@ -124,7 +124,7 @@ async fn a_jwt_from_before_a_change_of_users_is_replaced() {
     let lease = node.claim(&config(CONFIG), &claim(1)).await.unwrap();
     root.user_add("somebody", "else", None).await.unwrap();
     node.renew(&lease).await.unwrap();
-    let start = node.snapshot().await.unwrap().revision;
+    let start = node.snapshot().await.unwrap().position();
     drop(node.watch(start).await.unwrap());
 }
 
@@ -155,7 +155,7 @@ async fn a_changed_password_and_role_are_named_and_followed() {
     root.user_revoke_role("weft", "weft").await.unwrap();
     for error in [
         node.snapshot().await.err().unwrap(),
-        node.watch(Revision(1)).await.err().unwrap(),
+        node.watch(Position::default()).await.err().unwrap(),
     ] {
         assert!(
             matches!(&error, StoreError::Refused { why } if why.contains("grant-permission")),

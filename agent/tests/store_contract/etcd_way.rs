@@ -107,7 +107,7 @@ async fn a_watch_whose_answers_are_lost_ends() {
     let proxy = Proxy::before(&etcd).await;
     let patience = etcd::tuning(Duration::from_millis(500));
     let node = EtcdStore::with_tuning(etcd::config(&[&proxy.endpoint]), patience).unwrap();
-    let start = node.snapshot().await.unwrap().revision;
+    let start = node.snapshot().await.unwrap().position();
     let mut events = node.watch(start).await.unwrap();
     proxy.swallow();
     let end = soon(

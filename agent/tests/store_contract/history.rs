@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use futures::StreamExt;
 use weft::{
     model::{
-        lease::{LeaseEvent, Revision, Snapshot},
+        lease::{LeaseEvent, Position, Revision, Snapshot},
         net::Subnet,
     },
     store::LeaseStore,
@@ -46,7 +46,7 @@ pub fn assert_apart(snapshot: &Snapshot) {
 /// many changes there were.
 pub async fn assert_never_overlapped(store: &impl LeaseStore) -> usize {
     let now = store.snapshot().await.unwrap();
-    let mut events = store.watch(Revision(0)).await.unwrap();
+    let mut events = store.watch(Position::default()).await.unwrap();
     let mut state = Snapshot {
         cluster: now.cluster,
         ..Snapshot::default()

@@ -82,5 +82,6 @@ contract! {
         siblings_of_the_prefix_are_not_ours
         a_compacted_start_is_told
         a_future_start_is_told
+        a_start_in_another_store_is_told
         a_watch_goes_on_where_the_snapshot_ends;
 }

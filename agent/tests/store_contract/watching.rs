@@ -2,7 +2,7 @@
 
 use futures::{Stream, StreamExt};
 use weft::{
-    model::lease::{LeaseEvent, Revision, Snapshot},
+    model::lease::{LeaseEvent, Position, Revision, Snapshot},
     store::{LeaseStore, StoreError},
 };
 
@@ -26,7 +26,7 @@ async fn follow<S: LeaseStore>(node: &S, events: &mut S::Events, snapshot: &mut 
 
 pub async fn changes_are_followed(bench: &impl Bench) {
     let node = bench.node();
-    let start = node.snapshot().await.unwrap().revision;
+    let start = node.snapshot().await.unwrap().position();
     let mut events = node.watch(start).await.unwrap();
     let lease = bench
         .node()
@@ -74,7 +74,7 @@ pub async fn an_ipv4_half_is_followed(bench: &impl Bench) {
     let alone = key("10.42.1.0-24");
     let dual = key("10.42.1.0-24&fd00:42::-64");
     let start = node.snapshot().await.unwrap();
-    let mut events = node.watch(start.revision).await.unwrap();
+    let mut events = node.watch(start.position()).await.unwrap();
     let mut snapshot = start;
     let holder = |snapshot: &Snapshot| {
         let mut leases = snapshot.leases.values();
@@ -110,7 +110,7 @@ pub async fn a_bad_record_touches_no_other(bench: &impl Bench) {
     }
     let mut snapshot = node.snapshot().await.unwrap();
     let before = snapshot.leases.clone();
-    let mut events = node.watch(snapshot.revision).await.unwrap();
+    let mut events = node.watch(snapshot.position()).await.unwrap();
     let bad = [
         ("garbage", value(9)),
         ("10.42.1.7-24", value(9)),
@@ -146,7 +146,7 @@ pub async fn a_bad_record_touches_no_other(bench: &impl Bench) {
 
 pub async fn siblings_of_the_prefix_are_not_ours(bench: &impl Bench) {
     let node = bench.node();
-    let start = node.snapshot().await.unwrap().revision;
+    let start = node.snapshot().await.unwrap().position();
     let mut events = node.watch(start).await.unwrap();
     bench
         .put(
@@ -166,7 +166,7 @@ pub async fn siblings_of_the_prefix_are_not_ours(bench: &impl Bench) {
 
 pub async fn a_compacted_start_is_told(bench: &impl Bench) {
     let node = bench.node();
-    let start = node.snapshot().await.unwrap().revision;
+    let start = node.snapshot().await.unwrap().position();
     for last in 1..=3 {
         bench
             .put(&key(&format!("10.42.{last}.0-24")), &value(last), false)
@@ -184,22 +184,43 @@ pub async fn a_compacted_start_is_told(bench: &impl Bench) {
         }
     };
     assert!(
-        matches!(error, StoreError::Compacted(at) if at > start),
+        matches!(error, StoreError::Compacted(at) if at > start.revision),
         "{error}"
     );
     let snapshot = node.snapshot().await.unwrap();
     assert_eq!(snapshot.leases.len(), 3);
-    assert!(node.watch(snapshot.revision).await.is_ok());
+    assert!(node.watch(snapshot.position()).await.is_ok());
 }
 
 pub async fn a_future_start_is_told(bench: &impl Bench) {
     let node = bench.node();
     bench.put(&key("10.42.1.0-24"), &value(1), false).await;
-    let now = node.snapshot().await.unwrap().revision;
+    let now = node.snapshot().await.unwrap().position();
     // As after the store was restored from a backup.
-    let ahead = node.watch(Revision(now.0 + 1_000)).await;
+    let ahead = Position {
+        revision: Revision(now.revision.0 + 1_000),
+        ..now
+    };
+    let ahead = node.watch(ahead).await;
     let error = ahead.err().expect("the store is not that far");
     assert!(matches!(error, StoreError::Compacted(_)), "{error}");
+}
+
+/// As after the store's data was lost: what we know is of the store before, and that something else
+/// of ours has read the new one already must not hide it.
+pub async fn a_start_in_another_store_is_told(bench: &impl Bench) {
+    let node = bench.node();
+    bench.put(&key("10.42.1.0-24"), &value(1), false).await;
+    let start = node.snapshot().await.unwrap().position();
+    bench.put(&key("10.42.2.0-24"), &value(2), false).await;
+    let elsewhere = Position {
+        cluster: start.cluster + 1,
+        ..start
+    };
+    let error = node.watch(elsewhere).await.err();
+    let error = error.expect("another store's place is none here");
+    assert!(matches!(error, StoreError::Compacted(_)), "{error}");
+    assert!(node.watch(start).await.is_ok());
 }
 
 pub async fn a_watch_goes_on_where_the_snapshot_ends(bench: &impl Bench) {
@@ -211,7 +232,7 @@ pub async fn a_watch_goes_on_where_the_snapshot_ends(bench: &impl Bench) {
             .put(&key(&format!("10.42.{last}.0-24")), &value(last), false)
             .await;
     }
-    let mut events = node.watch(snapshot.revision).await.unwrap();
+    let mut events = node.watch(snapshot.position()).await.unwrap();
     for last in 2..=40 {
         let LeaseEvent::Put(lease) = next(&mut events).await else {
             panic!("only writes happened");

@@ -3,6 +3,7 @@
 use tokio::{task::JoinHandle, time::timeout};
 
 use super::*;
+use crate::model::lease::Revision;
 use crate::store::{backoff::FIRST, etcd::keys::Keys, memory::MemoryStore};
 
 const PREFIX: &str = "/x";
@@ -19,7 +20,10 @@ struct Follower {
 
 impl Follower {
     fn new(names: &[&str]) -> Self {
-        let store = MemoryStore::new(PREFIX);
+        Self::of(MemoryStore::new(PREFIX), names)
+    }
+
+    fn of(store: MemoryStore, names: &[&str]) -> Self {
         for name in names {
             put(&store, name);
         }
@@ -236,6 +240,24 @@ async fn peers_outlive_a_loss_of_the_stores_data() {
         assert!(lost.elapsed() >= GRACE, "{:?}", lost.elapsed());
         assert_eq!(*follower.kept.borrow(), 0);
     }
+}
+
+/// The other store is further than the lost one was: by their numbers alone the watch could go on.
+#[tokio::test(start_paused = true)]
+async fn a_watch_is_never_taken_up_in_another_store() {
+    let store = MemoryStore::new(PREFIX);
+    store.lose_all(3);
+    let mut follower = Follower::of(store, &["10.3.1.0-24", "10.3.2.0-24", "10.3.3.0-24"]);
+    assert_eq!(follower.snapshot().await, 3);
+    follower.store.lose_all(4);
+    for _ in 0..10 {
+        put(&follower.store, "10.3.1.0-24");
+    }
+    // Its renewal reads the new store before it does.
+    assert_eq!(follower.store.snapshot().await.unwrap().leases.len(), 1);
+    follower.store.end_watches(|| None);
+    assert_eq!(follower.snapshot().await, 3);
+    assert_eq!(*follower.kept.borrow(), 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,10 +5,7 @@
 
 use std::{
     future::Future,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use etcd_client::{Client, Error};
@@ -34,8 +31,6 @@ pub(super) struct Link {
     tuning: Tuning,
     credentials: Credentials,
     active: Mutex<Active>,
-    /// Which cluster the last listing came from.
-    cluster: AtomicU64,
     health: watch::Sender<Health>,
 }
 
@@ -62,7 +57,6 @@ impl Link {
             keys,
             tuning,
             active: Mutex::new(active),
-            cluster: AtomicU64::new(0),
             health: watch::Sender::default(),
         };
         link.publish();
@@ -203,16 +197,6 @@ impl Link {
             active.client = None;
         }
         Ok(loaded)
-    }
-
-    /// Notes which cluster has been listed.
-    pub(super) fn listed(&self, cluster: u64) {
-        self.cluster.store(cluster, Ordering::Relaxed);
-    }
-
-    /// Which cluster the last listing came from; 0 before the first.
-    pub(super) fn cluster(&self) -> u64 {
-        self.cluster.load(Ordering::Relaxed)
     }
 
     /// How the way is, and every change of it.

@@ -27,7 +27,7 @@ pub use self::{
 use self::{failure::Failure, keys::Keys, link::Link};
 use crate::{
     model::{
-        lease::{Claim, Lease, Revision, Snapshot},
+        lease::{Claim, Lease, Position, Revision, Snapshot},
         net::Subnet,
         network::NetworkConfig,
     },
@@ -107,12 +107,10 @@ impl EtcdStore {
         });
         let got = got.await.map_err(|failure| self.link.error(failure))?;
         let header = got.header();
-        let cluster = header.map_or(0, etcd_client::ResponseHeader::cluster_id);
-        self.link.listed(cluster);
         Ok(Listing {
             records: got.kvs().iter().map(raw).collect(),
             revision: header.map_or(0, etcd_client::ResponseHeader::revision),
-            cluster,
+            cluster: header.map_or(0, etcd_client::ResponseHeader::cluster_id),
         })
     }
 
@@ -178,7 +176,7 @@ impl LeaseStore for EtcdStore {
         })
     }
 
-    async fn watch(&self, after: Revision) -> Result<Events, StoreError> {
+    async fn watch(&self, after: Position) -> Result<Events, StoreError> {
         watch::open(&self.link, &self.keys, after).await
     }
 

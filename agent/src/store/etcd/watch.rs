@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, pin::Pin, sync::Arc};
 
-use etcd_client::{Event, GetOptions, WatchOptions, WatchResponse, WatchStream};
+use etcd_client::{Event, GetOptions, ResponseHeader, WatchOptions, WatchResponse, WatchStream};
 use futures::{Stream, stream};
 use tokio::time::timeout;
 
@@ -15,7 +15,7 @@ use super::{
     rotation::Fault,
 };
 use crate::{
-    model::lease::{LeaseEvent, Revision},
+    model::lease::{LeaseEvent, Position, Revision},
     store::StoreError,
 };
 
@@ -39,14 +39,14 @@ struct Watch {
 pub(super) async fn open(
     link: &Arc<Link>,
     keys: &Keys,
-    after: Revision,
+    after: Position,
 ) -> Result<Events, StoreError> {
     let prefix = &keys.leases();
     ask_first(link, prefix, after).await?;
     let opened = link.call(|client| async move {
         let options = WatchOptions::new()
             .with_prefix()
-            .with_start_revision(after.0 + 1);
+            .with_start_revision(after.revision.0 + 1);
         let mut watches = client.watch_client().max_decoding_message_size(MAX_ANSWER);
         let mut stream = watches.watch(prefix.as_str(), Some(options)).await?;
         let first = stream.message().await?;
@@ -67,14 +67,9 @@ pub(super) async fn open(
     match first {
         Some(first) => {
             watch.take(&first)?;
-            let now = first
-                .header()
-                .map_or(i64::MAX, etcd_client::ResponseHeader::revision);
             // A store that was restored from a backup would answer with nothing, or with events
             // that we know, until it has caught up with the revision that we ask for.
-            if now < after.0 {
-                return Err(StoreError::Compacted(Revision(now)));
-            }
+            ensure_there(first.header(), after)?;
         }
         None => return Err(watch.failed("the watch ended at once")),
     }
@@ -87,7 +82,7 @@ pub(super) async fn open(
 /// One small call before the watch. A watch is opened with whatever token there is, and it is only
 /// told afterwards that this one has run out; a call gets a new one. And what is to be followed
 /// must still be there: the same store, and not thrown back.
-async fn ask_first(link: &Arc<Link>, prefix: &str, after: Revision) -> Result<(), StoreError> {
+async fn ask_first(link: &Arc<Link>, prefix: &str, after: Position) -> Result<(), StoreError> {
     let asked = link.call(|client| async move {
         let one = GetOptions::new()
             .with_prefix()
@@ -96,12 +91,18 @@ async fn ask_first(link: &Arc<Link>, prefix: &str, after: Revision) -> Result<()
         client.kv_client().get(prefix, Some(one)).await
     });
     let asked = asked.await.map_err(|failure| link.error(failure))?;
-    let Some(header) = asked.header() else {
+    ensure_there(asked.header(), after)
+}
+
+/// Fails if who answers has no such place in its history. That the agent has read this store
+/// meanwhile, for another reason, does not count: the place may be one of the store before.
+fn ensure_there(header: Option<&ResponseHeader>, after: Position) -> Result<(), StoreError> {
+    let Some(header) = header else {
         return Ok(());
     };
-    let (listed, now) = (link.cluster(), Revision(header.revision()));
-    let other = listed != 0 && header.cluster_id() != listed;
-    if other || now < after {
+    let now = Revision(header.revision());
+    let other = after.cluster != 0 && header.cluster_id() != after.cluster;
+    if other || now < after.revision {
         return Err(StoreError::Compacted(now));
     }
     Ok(())
