@@ -52,7 +52,9 @@ pub fn one_address_twice(stage: &mut Stage) -> Result<Injected> {
     let (first, address) = (stage.node(0)?.host.clone(), stage.node(0)?.host.address);
     let host = stage.host(5)?;
     let mut flags = stage.flags();
-    flags.more.push(format!("--public-ip={address}"));
+    // It has it by its own configuration: two hosts with one address cannot be on one wire.
+    let clone = ["--iface=eth0".to_owned(), format!("--public-ip={address}")];
+    flags.more.extend(clone);
     let clone = Agent::start(&host, flags)?;
     stage.spares.push(clone);
     let injected = Injected::now();

@@ -189,8 +189,8 @@ impl Stage {
     }
 
     /// Lets a fault last: `short`, or where there is time as long as the matrix says. Fails when
-    /// an agent was busy meanwhile, or talkative (I5).
-    pub fn endure(&mut self, short: Duration, long: Duration) -> Result<()> {
+    /// an agent was busy meanwhile, or talkative (I5). Answers with how long it was.
+    pub fn endure(&self, short: Duration, long: Duration) -> Result<Duration> {
         let time = if self.thorough { long } else { short };
         let before = Pulse::of_all(&self.nodes)?;
         thread::sleep(time);
@@ -198,7 +198,7 @@ impl Stage {
         if time >= STEADY {
             Pulse::ensure_calm(&before, &after, time)?;
         }
-        Ok(())
+        Ok(time)
     }
 
     /// Fewer times, or where there is time as often as the matrix says.
