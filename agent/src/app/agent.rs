@@ -33,6 +33,7 @@ use crate::{
     outputs::subnet_env,
     reconcile::{
         leases::{self, Following, StoreNews},
+        loss::SharedLedger,
         network::Follower,
         pass::Memory,
         pulse::Pulse,
@@ -132,9 +133,10 @@ async fn rounds(
     told: &watch::Sender<Status>,
     pulse: &Arc<Pulse>,
 ) -> Result<(), Failure> {
+    let ledger = SharedLedger::new(config.loss_grace);
     loop {
         let mut tasks = JoinSet::new();
-        let ended = serve(config, told, Arc::clone(pulse), &mut tasks).await;
+        let ended = serve(config, told, Arc::clone(pulse), &ledger, &mut tasks).await;
         tasks.shutdown().await;
         ended?;
         pulse.rest();
@@ -146,6 +148,7 @@ async fn serve(
     config: &Config,
     told: &watch::Sender<Status>,
     pulse: Arc<Pulse>,
+    ledger: &SharedLedger,
     tasks: &mut JoinSet<()>,
 ) -> Result<(), Failure> {
     let privileged = |error: &dyn std::fmt::Display| Failure::Privilege(error.to_string());
@@ -236,10 +239,11 @@ async fn serve(
     let keeper = Arc::clone(&store);
     tasks.spawn(async move { keeper.keep_way().await });
     let (kept, kept_peers) = watch::channel(0);
+    let earlier = prepare::earlier_peers(datapath.as_ref(), &network);
+    ledger.open().begin(lease.subnet, earlier);
     let following = Following {
-        own: lease.subnet,
+        ledger: ledger.clone(),
         relist: config.relist,
-        grace: config.loss_grace,
         kept,
     };
     tasks.spawn(leases::follow(Arc::clone(&store), following, news));

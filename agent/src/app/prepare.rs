@@ -16,7 +16,10 @@ use weft_common::abi::DEFAULT_FLOWS;
 use crate::{
     cli::{DatapathChoice, FastPathChoice},
     config::Config,
-    datapath::ebpf::{EbpfDatapath, leftovers, pins::PinDir},
+    datapath::{
+        Datapath,
+        ebpf::{EbpfDatapath, leftovers, pins::PinDir},
+    },
     model::{
         lease::{Backend, Claim, Lease, LeaseAttrs},
         net::{Mac, Subnet},
@@ -27,6 +30,7 @@ use crate::{
     reconcile::{
         allow::Allow,
         desired::KernelDefaults,
+        loss::earlier,
         underlay::{Underlay, with_route},
     },
     store::{LeaseStore, StoreError},
@@ -217,6 +221,19 @@ pub fn movers(
             Ok(kernel(format!("the programs cannot be loaded: {error}")))
         }
     }
+}
+
+/// The peers that an earlier run, or an earlier round, left in the programs' map.
+pub fn earlier_peers(datapath: Option<&impl Datapath>, network: &NetworkConfig) -> Vec<Lease> {
+    let left = match datapath.map(Datapath::observe) {
+        Some(Ok(state)) => state.peers,
+        Some(Err(error)) => {
+            warn!(%error, "peers of an earlier run are not known: whom the store has lost goes at once");
+            return Vec::new();
+        }
+        None => return Vec::new(),
+    };
+    earlier::leases(&left, network)
 }
 
 fn fast_path(

@@ -180,7 +180,9 @@ pub fn status(ground: &Status, told: &Told) -> Status {
             0 => Component::good("kept_peers", "none"),
             kept => Component::bad(
                 "kept_peers",
-                format!("{kept}: the store lost their leases all at once, they may come back"),
+                format!(
+                    "{kept}: the store has their leases no more, all at once or since the last run; they may come back"
+                ),
             ),
         },
         own_lease(lease),

@@ -12,12 +12,9 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use super::loss::Ledger;
+use super::loss::SharedLedger;
 use crate::{
-    model::{
-        lease::{LeaseEvent, Position, Snapshot},
-        net::Subnet,
-    },
+    model::lease::{LeaseEvent, Position, Snapshot},
     store::{
         LeaseStore, StoreError,
         backoff::{Backoff, MOST},
@@ -50,20 +47,17 @@ pub enum StoreNews {
 /// How the store is followed.
 #[derive(Debug)]
 pub struct Following {
-    /// Our own subnet.
-    pub own: Subnet,
+    /// What is known of the leases; it goes on when this follower ends.
+    pub ledger: SharedLedger,
     /// About how long between two full looks.
     pub relist: Duration,
-    /// How long peers stay that a loss of the store's data took away.
-    pub grace: Duration,
-    /// How many are kept that way.
+    /// How many peers are kept that a loss of the store's data took away.
     pub kept: watch::Sender<usize>,
 }
 
 /// Follows until the receiver is gone.
 pub async fn follow<S: LeaseStore>(store: Arc<S>, how: Following, news: mpsc::Sender<StoreNews>) {
     let mut follower = Follower {
-        ledger: Ledger::new(how.own, how.grace),
         store,
         how,
         news,
@@ -119,7 +113,6 @@ struct Follower<S> {
     store: Arc<S>,
     how: Following,
     news: mpsc::Sender<StoreNews>,
-    ledger: Ledger,
     /// The last change that was told of; `None` when a snapshot must be read.
     next: Option<Position>,
     /// When a snapshot is to be read again anyway.
@@ -164,7 +157,11 @@ impl<S: LeaseStore> Follower<S> {
                 // Not all nodes of a fleet at once.
                 let spread = rand::rng().random_range(0.9..1.1);
                 self.due = Instant::now() + self.how.relist.mul_f64(spread);
-                let believed = self.ledger.listed(listed, Instant::now().into_std());
+                let believed = self
+                    .how
+                    .ledger
+                    .open()
+                    .listed(listed, Instant::now().into_std());
                 self.tell_kept();
                 self.down = false;
                 self.say(StoreNews::Snapshot(believed)).await?;
@@ -204,9 +201,8 @@ impl<S: LeaseStore> Follower<S> {
         };
         let last = changes.last().map(LeaseEvent::at);
         let key_of = |subnet| self.store.key_of(subnet);
-        let told = self
-            .ledger
-            .changed(changes, key_of, Instant::now().into_std());
+        let now = Instant::now().into_std();
+        let told = self.how.ledger.open().changed(changes, key_of, now);
         self.tell_kept();
         for change in told {
             self.say(StoreNews::Event(change)).await?;
@@ -221,7 +217,8 @@ impl<S: LeaseStore> Follower<S> {
     /// A snapshot that can be believed.
     async fn list(&self) -> Result<Snapshot, StoreError> {
         let listed = self.store.snapshot().await?;
-        let Some(why) = self.ledger.doubt(&listed) else {
+        let doubt = self.how.ledger.open().doubt(&listed);
+        let Some(why) = doubt else {
             return Ok(listed);
         };
         warn!(why, revision = %listed.revision, "reading all leases a second time");
@@ -242,7 +239,11 @@ impl<S: LeaseStore> Follower<S> {
 
     async fn end_of_grace(&mut self) -> Result<(), Ended> {
         let key_of = |subnet| self.store.key_of(subnet);
-        let over = self.ledger.end(key_of, Instant::now().into_std());
+        let over = self
+            .how
+            .ledger
+            .open()
+            .end(key_of, Instant::now().into_std());
         if !over.is_empty() {
             info!(
                 peers = over.len(),
@@ -257,18 +258,21 @@ impl<S: LeaseStore> Follower<S> {
     }
 
     fn until(&self) -> Instant {
-        let grace = self.ledger.next_end().map(Instant::from_std);
+        let grace = self.how.ledger.open().next_end().map(Instant::from_std);
         grace.map_or(self.due, |end| end.min(self.due))
     }
 
     fn tell_kept(&self) {
-        let kept = self.ledger.kept();
+        let (kept, grace) = {
+            let ledger = self.how.ledger.open();
+            (ledger.kept(), ledger.grace())
+        };
         self.how.kept.send_if_modified(|told| {
             if kept > *told {
                 warn!(
                     peers = kept,
-                    grace_s = self.how.grace.as_secs(),
-                    "the store lost leases all at once: their peers are kept for a while"
+                    grace_s = grace.as_secs(),
+                    "the store has leases no more, all at once or since the last run: their peers are kept for a while"
                 );
             }
             let changed = *told != kept;

@@ -4,10 +4,15 @@
 //! Leases that end one by one are nodes that are gone. Leases that are all gone at once, with our
 //! own, or because the store is another one or was thrown back, are a loss of data: those nodes
 //! still run and write their leases again. Until they have had time to, their peers stay.
+//!
+//! A start does not know what happened before it: a peer that the run before left and the store does
+//! not have may be gone, or lost. It stays for as long. So does everything from one round of the
+//! agent to the next.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -16,13 +21,16 @@ use crate::model::{
     net::Subnet,
 };
 
+pub mod earlier;
+
 /// So many peers that are gone at once may be chance; more, and most of all, are not.
 const FEW: usize = 1;
 
 /// What has been told of the leases, and what is kept although the store has it no more.
 #[derive(Debug)]
 pub struct Ledger {
-    own: Subnet,
+    /// Our own subnet; none before the first round.
+    own: Option<Subnet>,
     grace: Duration,
     /// What the loop believes, kept leases included.
     believed: BTreeMap<Subnet, Lease>,
@@ -47,18 +55,54 @@ impl Kept {
     }
 }
 
+/// A ledger that outlives those who write in it, one after the other.
+#[derive(Clone, Debug)]
+pub struct SharedLedger(Arc<Mutex<Ledger>>);
+
+impl SharedLedger {
+    /// Nothing is known yet.
+    #[must_use]
+    pub fn new(grace: Duration) -> Self {
+        Self(Arc::new(Mutex::new(Ledger::new(grace))))
+    }
+
+    /// For one look, or one entry.
+    pub fn open(&self) -> MutexGuard<'_, Ledger> {
+        // No entry can be left half written: nothing in between panics.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Ledger {
     /// Nothing is known yet.
     #[must_use]
-    pub const fn new(own: Subnet, grace: Duration) -> Self {
+    pub const fn new(grace: Duration) -> Self {
         Self {
-            own,
+            own: None,
             grace,
             believed: BTreeMap::new(),
             kept: BTreeMap::new(),
             cluster: 0,
             seen: None,
         }
+    }
+
+    /// A round begins, with this subnet of ours. What is known from the round before stays; the first
+    /// one knows what an earlier run left.
+    pub fn begin(&mut self, own: Subnet, earlier: impl IntoIterator<Item = Lease>) {
+        self.own = Some(own);
+        if self.seen.is_none() {
+            let believed = earlier.into_iter().map(|lease| (lease.subnet, lease));
+            self.believed = believed.collect();
+        }
+        self.kept.retain(|kept, _| !kept.overlaps(own));
+        self.believed.retain(|known, _| !known.overlaps(own));
+    }
+
+    /// How long lost peers stay.
+    #[must_use]
+    pub const fn grace(&self) -> Duration {
+        self.grace
     }
 
     /// Why a listing should not be believed before it has been read twice.
@@ -73,7 +117,9 @@ impl Ledger {
             Some("the store has been thrown back")
         } else if alive > 0 && listed.leases.is_empty() {
             Some("the store has no lease any more")
-        } else if self.believed.contains_key(&self.own) && !listed.leases.contains_key(&self.own) {
+        } else if self.own.is_some_and(|own| {
+            self.believed.contains_key(&own) && !listed.leases.contains_key(&own)
+        }) {
             Some("the store has lost our own lease")
         } else if missing > FEW && missing * 2 > alive {
             Some("the store has lost most leases")
@@ -84,7 +130,7 @@ impl Ledger {
 
     /// Takes a listing in, and answers with what is to be believed: what it says, and what is kept.
     pub fn listed(&mut self, mut listed: Snapshot, now: Instant) -> Snapshot {
-        if self.doubt(&listed).is_some() {
+        if self.seen.is_none() || self.doubt(&listed).is_some() {
             let until = now + self.grace;
             let lost: Vec<Subnet> = self.missing(&listed).collect();
             for subnet in lost {
@@ -159,7 +205,7 @@ impl Ledger {
     /// Peers that were believed and are not listed.
     fn missing<'a>(&'a self, listed: &'a Snapshot) -> impl Iterator<Item = Subnet> + 'a {
         self.believed.keys().copied().filter(|subnet| {
-            *subnet != self.own
+            !self.is_own(*subnet)
                 && !self.kept.contains_key(subnet)
                 && !listed.leases.contains_key(subnet)
         })
@@ -192,8 +238,12 @@ impl Ledger {
             return BTreeSet::new();
         }
         lost.into_keys()
-            .filter(|subnet| *subnet != self.own)
+            .filter(|subnet| !self.is_own(*subnet))
             .collect()
+    }
+
+    fn is_own(&self, subnet: Subnet) -> bool {
+        self.own == Some(subnet)
     }
 
     fn change(

@@ -17,7 +17,10 @@ use tokio::{
 };
 use weft::{
     model::lease::Snapshot,
-    reconcile::leases::{Following, RELIST, StoreNews, follow},
+    reconcile::{
+        leases::{Following, RELIST, StoreNews, follow},
+        loss::SharedLedger,
+    },
     store::{LeaseStore, etcd::EtcdStore},
 };
 
@@ -117,10 +120,11 @@ async fn a_catch_up_that_breaks_off_goes_on_where_it_was() {
     let direct = etcd.node();
     etcd.put(&key("10.42.1.0-24"), &value(1), false).await;
     let (sender, mut news) = mpsc::channel(64);
+    let ledger = SharedLedger::new(Duration::from_secs(60));
+    ledger.open().begin(subnet("10.42.1.0/24"), []);
     let how = Following {
-        own: subnet("10.42.1.0/24"),
+        ledger,
         relist: RELIST,
-        grace: Duration::from_secs(60),
         kept: watch::Sender::new(0),
     };
     let follower = tokio::spawn(follow(Arc::clone(&node), how, sender));

@@ -30,10 +30,11 @@ impl Follower {
         let (sender, news) = mpsc::channel(8);
         let (kept, told) = watch::channel(0);
         let own: ipnet::IpNet = "10.3.1.0/24".parse().unwrap();
+        let ledger = SharedLedger::new(GRACE);
+        ledger.open().begin(own.try_into().unwrap(), []);
         let how = Following {
-            own: own.try_into().unwrap(),
+            ledger,
             relist: RELIST,
-            grace: GRACE,
             kept,
         };
         let task = tokio::spawn(follow(Arc::new(store.clone()), how, sender));

@@ -65,10 +65,11 @@ struct World {
 impl World {
     fn new(nodes: &[u8]) -> Self {
         let mut world = Self {
-            ledger: Ledger::new(subnet(OWN), GRACE),
+            ledger: Ledger::new(GRACE),
             believed: Snapshot::default(),
             now: Instant::now(),
         };
+        world.ledger.begin(subnet(OWN), []);
         world.list(listing(nodes, 10));
         world
     }
@@ -161,6 +162,43 @@ fn a_store_without_its_data_takes_nobody_away_before_the_grace_is_over() {
     assert_eq!(world.nodes(), [1, 2, 3]);
 }
 
+/// The run before left peers, some of them kept: whom the store does not have yet goes no sooner.
+#[test]
+fn a_start_keeps_what_the_run_before_left() {
+    for (there, stay) in [
+        (vec![1], vec![1, 2, 3]),
+        (vec![1, 2], vec![1, 2, 3]),
+        (vec![1, 2, 3, 4], vec![1, 2, 3, 4]),
+    ] {
+        let mut world = World {
+            ledger: Ledger::new(GRACE),
+            believed: Snapshot::default(),
+            now: Instant::now(),
+        };
+        let left = [1, 2, 3].map(|node| lease(node, 0));
+        world.ledger.begin(subnet(OWN), left);
+        world.list(listing(&there, 11));
+        assert_eq!(world.nodes(), stay);
+        assert_eq!(world.ledger.kept(), stay.len() - there.len());
+        world.pass(GRACE);
+        assert_eq!(world.nodes(), there);
+    }
+}
+
+#[test]
+fn a_new_round_keeps_what_the_one_before_kept() {
+    let mut world = World::new(&[1, 2, 3]);
+    world.change(&[gone(1, 11), gone(2, 11), gone(3, 11)]);
+    world.pass(GRACE / 2);
+    // Ours is another one now, and what the map has is no news.
+    world.ledger.begin(subnet(9), [lease(7, 0)]);
+    world.list(listing(&[9], 12));
+    assert_eq!((world.nodes(), world.ledger.kept()), (vec![2, 3, 9], 2));
+    // Not for a second full grace.
+    world.pass(GRACE / 2);
+    assert_eq!((world.nodes(), world.ledger.kept()), (vec![9], 0));
+}
+
 #[test]
 fn what_is_kept_gives_way_to_what_is_there() {
     let mut world = World::new(&[1, 2, 3, 4]);
@@ -191,7 +229,8 @@ fn a_node_that_replaces_its_own_record_is_no_loss() {
 
 #[test]
 fn the_first_listing_is_believed() {
-    let ledger = Ledger::new(subnet(OWN), GRACE);
+    let mut ledger = Ledger::new(GRACE);
+    ledger.begin(subnet(OWN), []);
     assert_eq!(ledger.doubt(&listing(&[], 0)), None);
 }
 
