@@ -10,6 +10,7 @@ mod run;
 mod setup;
 mod shell;
 mod signals;
+mod suites;
 mod test;
 mod tidy;
 mod toolchain;

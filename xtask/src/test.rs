@@ -1,18 +1,14 @@
 //! `cargo xtask test`: everything, from arithmetic to real engines on simulated hosts.
 
-use std::{
-    ffi::OsString,
-    io::{BufRead as _, BufReader},
-    path::PathBuf,
-    process::{Command, ExitCode, Stdio},
-};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::{
     faults::OTHER_BUILD,
     setup, shell,
+    suites::{self, Output, Suite},
     toolchain::{Lock, Object, root, target},
 };
 
@@ -58,16 +54,19 @@ pub(crate) fn run(lock: Lock, options: &Options) -> Result<()> {
 fn unit(lock: Lock, words: &[&str], options: &Options) -> Result<()> {
     let mut command = lock.cargo(Object::Real, "test");
     command.args(words).args(&options.filter);
-    counted(&mut command, options)
+    let name = words.join(" ");
+    let suite = Suite { name, command };
+    suites::ended(suite, options.filter.is_none(), Output::AsItComes).map(drop)
 }
 
 /// Built as the user, run as root.
 fn agent(lock: Lock, options: &Options) -> Result<()> {
     let newer = setup::etcd::newer()?;
-    for suite in build_suites(lock, AGENT)? {
+    let mut chosen = Vec::new();
+    for Built { name, program } in build_suites(lock, AGENT)? {
         let once = [("WEFT_ETCD", None)];
         let twice = [("WEFT_ETCD", None), ("WEFT_ETCD", Some(newer.as_os_str()))];
-        let runs: &[_] = if suite.name == "store_contract" {
+        let runs: &[_] = if name == "store_contract" {
             // With Debian's etcd, and with a newer one.
             &twice
         } else {
@@ -75,35 +74,37 @@ fn agent(lock: Lock, options: &Options) -> Result<()> {
         };
         for (variable, etcd) in runs {
             let variables: Vec<_> = etcd.iter().map(|etcd| (*variable, *etcd)).collect();
-            let mut command = shell::as_root_with(&variables, &suite.program);
+            let mut command = shell::as_root_with(&variables, &program);
             // Where cargo would run them.
             command
                 .current_dir(root().join("agent"))
                 .args(&options.filter);
-            counted(&mut command, options)?;
+            let name = name.clone();
+            chosen.push(Suite { name, command });
         }
     }
-    Ok(())
+    suites::run(chosen, options.filter.is_none())
 }
 
 /// The suites that need root: built as the user, run as root.
 fn namespaces(lock: Lock, options: &Options) -> Result<()> {
     let weft = build_agent(lock)?;
-    let suites = build_suites(lock, &["-p", "weft-tests", "--test", "*"])?;
+    let built = build_suites(lock, &["-p", "weft-tests", "--test", "*"])?;
     for wanted in &options.suite {
         ensure!(
-            suites.iter().any(|suite| suite.name == *wanted),
+            built.iter().any(|suite| suite.name == *wanted),
             "no suite named {wanted}"
         );
     }
-    let chosen = |suite: &&Suite| options.suite.is_empty() || options.suite.contains(&suite.name);
-    for suite in suites.iter().filter(chosen) {
-        let mut command = shell::as_root_with(&[("WEFT_BIN", weft.as_os_str())], &suite.program);
-        // Two cores carry one lab at a time; what is measured must not be another's load.
+    let wanted = |built: &Built| options.suite.is_empty() || options.suite.contains(&built.name);
+    let chosen = built.into_iter().filter(wanted);
+    let chosen = chosen.map(|Built { name, program }| {
+        let mut command = shell::as_root_with(&[("WEFT_BIN", weft.as_os_str())], program);
+        // One lab at a time in each of the two that run side by side.
         command.arg("--test-threads=1").args(&options.filter);
-        counted(&mut command, options)?;
-    }
-    Ok(())
+        Suite { name, command }
+    });
+    suites::run(chosen.collect(), options.filter.is_none())
 }
 
 /// Builds the agent with the real programs inside, and says where it is.
@@ -166,12 +167,12 @@ pub(crate) fn build_programs(lock: Lock, words: &[&str]) -> Result<Vec<(PathBuf,
     Ok(suites.map(|it| (it.program.into(), it.name)).collect())
 }
 
-struct Suite {
+struct Built {
     name: String,
     program: OsString,
 }
 
-fn build_suites(lock: Lock, words: &[&str]) -> Result<Vec<Suite>> {
+fn build_suites(lock: Lock, words: &[&str]) -> Result<Vec<Built>> {
     let mut cargo = lock.cargo(Object::Real, "test");
     cargo.args(words).arg("--no-run");
     cargo.args(["--message-format", "json-render-diagnostics"]);
@@ -183,7 +184,7 @@ fn build_suites(lock: Lock, words: &[&str]) -> Result<Vec<Suite>> {
 }
 
 /// A test program, from one of cargo's messages; the `weft` binary holds no tests of its own.
-fn suite(message: &str) -> Option<Suite> {
+fn suite(message: &str) -> Option<Built> {
     let message: Value = serde_json::from_str(message).ok()?;
     let program = message.get("executable")?.as_str()?.into();
     if message.pointer("/profile/test")? != true {
@@ -195,53 +196,15 @@ fn suite(message: &str) -> Option<Suite> {
         .as_array()?
         .iter()
         .any(|kind| kind == "bin");
-    (!is_binary).then_some(Suite {
+    (!is_binary).then_some(Built {
         name: target.get("name")?.as_str()?.to_owned(),
         program,
     })
 }
 
-/// Runs test programs and fails also when they ran nothing: an empty suite proves nothing.
-fn counted(command: &mut Command, options: &Options) -> Result<()> {
-    println!("$ {}", shell::line(command));
-    let mut child = command
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| shell::line(command))?;
-    let mut passed = 0;
-    for line in BufReader::new(child.stdout.take().context("output of the tests")?).lines() {
-        let line = line.context("read the output of the tests")?;
-        passed += passed_tests(&line).unwrap_or(0);
-        println!("{line}");
-    }
-    let status = child.wait().with_context(|| shell::line(command))?;
-    if !status.success() {
-        bail!("{}: {status}", shell::line(command));
-    }
-    ensure!(
-        passed > 0 || options.filter.is_some(),
-        "{}: ran no test",
-        shell::line(command)
-    );
-    Ok(())
-}
-
-/// From a line like `test result: ok. 3 passed; 0 failed; …`.
-pub(crate) fn passed_tests(line: &str) -> Option<u32> {
-    let rest = line.strip_prefix("test result: ok. ")?;
-    rest.split_once(" passed")?.0.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn passed_tests_are_counted() {
-        let line = "test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; finished in 1s";
-        assert_eq!(passed_tests(line), Some(12));
-        assert_eq!(passed_tests("test a ... ok"), None);
-    }
 
     #[test]
     fn a_suite_is_read_from_cargos_messages() {

@@ -18,7 +18,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use self::{kernel::Kernel, tree::Tree};
 use crate::{
     setup,
-    test::{self, passed_tests},
+    suites::passed_tests,
+    test,
     toolchain::{Lock, target},
 };
 
