@@ -17,6 +17,8 @@ mod bridges;
 mod conntrack;
 #[path = "netlink_contract/kernel.rs"]
 mod kernel;
+#[path = "netlink_contract/nexthops.rs"]
+mod nexthops;
 #[path = "netlink_contract/rules.rs"]
 mod rules;
 #[path = "netlink_contract/suite/mod.rs"]

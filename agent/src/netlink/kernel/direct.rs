@@ -7,7 +7,8 @@ use std::{
 };
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload, NetlinkSerializable,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use nix::sys::{
@@ -16,7 +17,7 @@ use nix::sys::{
 };
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
-use super::calls::refused;
+use super::{calls::refused, nexthops::NextHop};
 use crate::netlink::NetlinkError;
 
 /// Requests in one system call. The answers of so many fit into the socket's usual buffer.
@@ -31,10 +32,46 @@ const ANSWER: i64 = 10;
 pub(super) struct Request {
     /// For errors.
     pub(super) call: String,
-    pub(super) message: RouteNetlinkMessage,
+    pub(super) message: Message,
     pub(super) flags: u16,
     /// Errors that are none.
     pub(super) accept: &'static [i32],
+}
+
+/// What the crate has a type for, and what it has none for.
+#[derive(Clone, Debug)]
+pub(super) enum Message {
+    Route(Box<RouteNetlinkMessage>),
+    NextHop(NextHop),
+}
+
+impl From<RouteNetlinkMessage> for Message {
+    fn from(message: RouteNetlinkMessage) -> Self {
+        Self::Route(Box::new(message))
+    }
+}
+
+impl NetlinkSerializable for Message {
+    fn message_type(&self) -> u16 {
+        match self {
+            Self::Route(message) => message.message_type(),
+            Self::NextHop(message) => message.message_type(),
+        }
+    }
+
+    fn buffer_len(&self) -> usize {
+        match self {
+            Self::Route(message) => NetlinkSerializable::buffer_len(&**message),
+            Self::NextHop(message) => message.buffer_len(),
+        }
+    }
+
+    fn serialize(&self, buffer: &mut [u8]) {
+        match self {
+            Self::Route(message) => message.serialize(buffer),
+            Self::NextHop(message) => message.serialize(buffer),
+        }
+    }
 }
 
 /// The socket. It stays in the network namespace of the thread that opened it.
@@ -91,7 +128,9 @@ impl Direct {
         };
         let first = state.next(1);
         let flags = NLM_F_REQUEST | NLM_F_DUMP;
-        state.send(&[(message, flags)], first).map_err(failed)?;
+        state
+            .send(vec![(message.into(), flags)], first)
+            .map_err(failed)?;
         let (mut rows, mut torn) = (Vec::new(), false);
         loop {
             for answer in state.receive().map_err(failed)? {
@@ -134,7 +173,7 @@ impl State {
         }
         let first = self.next(asked.len());
         let mut answers: Vec<Option<Answer>> = asked.iter().map(|_| None).collect();
-        let mut trouble = self.send(&messages, first).err();
+        let mut trouble = self.send(messages, first).err();
         while trouble.is_none() && answers.iter().any(Option::is_none) {
             let heard = match self.receive() {
                 Ok(heard) => heard,
@@ -169,12 +208,13 @@ impl State {
         first
     }
 
-    fn send(&mut self, messages: &[(RouteNetlinkMessage, u16)], first: u32) -> io::Result<()> {
+    fn send(&mut self, messages: Vec<(Message, u16)>, first: u32) -> io::Result<()> {
         let mut bytes = Vec::new();
         let mut sequence = first;
         for (message, flags) in messages {
-            let mut message = NetlinkMessage::from(message.clone());
-            message.header.flags = *flags;
+            let payload = NetlinkPayload::InnerMessage(message);
+            let mut message = NetlinkMessage::new(NetlinkHeader::default(), payload);
+            message.header.flags = flags;
             message.header.sequence_number = sequence;
             message.finalize();
             let (from, length) = (bytes.len(), message.buffer_len());

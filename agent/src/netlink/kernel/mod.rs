@@ -7,6 +7,7 @@ mod direct;
 mod filters;
 mod links;
 mod neighbours;
+mod nexthops;
 mod routes;
 mod rules;
 
@@ -20,9 +21,9 @@ use rtnetlink::{proto::Connection, sys::AsyncSocket};
 use tokio::task::{JoinHandle, yield_now};
 
 pub use self::changes::Changes;
-use self::{calls::Calls, direct::Request};
+use self::{calls::Calls, direct::Request, nexthops::NextHops};
 use super::{
-    HostOp, Netlink, NetlinkError, ObservedHost, Way,
+    HostOp, Netlink, NetlinkError, ObservedHost, Route, Way,
     conntrack::{self, Tracked, Tuple},
 };
 use crate::model::net::IfIndex;
@@ -38,6 +39,7 @@ pub struct Rtnetlink {
     connection: JoinHandle<()>,
     /// Of the links, as last read: ten thousand route lookups do not ask for it each time.
     mtus: Mutex<BTreeMap<IfIndex, u32>>,
+    hops: Mutex<NextHops>,
 }
 
 impl Rtnetlink {
@@ -60,6 +62,7 @@ impl Rtnetlink {
             calls: Calls::new(handle, direct),
             connection: tokio::spawn(connection),
             mtus: Mutex::default(),
+            hops: Mutex::new(NextHops::here()),
         })
     }
 
@@ -102,6 +105,51 @@ impl Rtnetlink {
         }
     }
 
+    /// A route that is to have a number.
+    fn to_number(&self, op: &HostOp, many: bool) -> Option<Route> {
+        match op {
+            HostOp::PutRoute(route) if many => nexthops::number(route).map(|_| *route),
+            _ => None,
+        }
+    }
+
+    /// Makes routes by the numbers of their next hops, or as all others where that does not work.
+    fn put_numbered(&self, routes: &[Route]) -> Vec<Result<(), NetlinkError>> {
+        let call = |route: &Route| HostOp::PutRoute(*route).to_string();
+        let new: Vec<&Route> = routes
+            .iter()
+            .filter(|route| !self.hops().has(route))
+            .collect();
+        let hops = new
+            .iter()
+            .filter_map(|route| nexthops::put(&call(route), route));
+        for (route, made) in new.iter().zip(self.calls.act_all(hops.collect())) {
+            self.hops().made(route, &made);
+        }
+        let requests = routes.iter().map(|route| {
+            if self.hops().has(route) {
+                nexthops::put_route(call(route), route)
+            } else {
+                routes::put(call(route), route)
+            }
+        });
+        let requests = requests.collect();
+        self.calls.act_all(requests)
+    }
+
+    /// Removes a route and the number of its next hop.
+    fn delete_numbered(&self, route: &Route) -> Result<(), NetlinkError> {
+        self.hops().removed(route);
+        let call = HostOp::DeleteRoute(*route).to_string();
+        let requests = nexthops::delete(&call, route).into_iter().flatten();
+        self.calls.act_all(requests.collect()).into_iter().collect()
+    }
+
+    fn hops(&self) -> std::sync::MutexGuard<'_, NextHops> {
+        // What a panic left undone is read again.
+        self.hops.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn mtus(&self) -> std::sync::MutexGuard<'_, BTreeMap<IfIndex, u32>> {
         // Whoever panicked while holding it left numbers that are still those of the links.
         self.mtus.lock().unwrap_or_else(PoisonError::into_inner)
@@ -128,7 +176,8 @@ impl Netlink for Rtnetlink {
             .map(|link| (link.index, link.mtu))
             .collect();
         addresses::observe(&self.calls, &mut host).await?;
-        routes::observe(&self.calls, &mut host).await?;
+        let numbered = routes::observe(&self.calls, &mut host).await?;
+        self.hops().read(numbered, host.routes.len());
         rules::observe(&self.calls, &mut host).await?;
         filters::observe(&self.calls, &mut host).await?;
         neighbours::observe(&self.calls, &mut host).await?;
@@ -147,8 +196,34 @@ impl Netlink for Rtnetlink {
     async fn apply_all(&self, ops: &[HostOp]) -> Vec<Result<(), NetlinkError>> {
         let mut answers = Vec::with_capacity(ops.len());
         let mut rest = ops;
+        let coming = ops.iter().filter(|op| matches!(op, HostOp::PutRoute(_)));
+        let many = self.hops().pays(coming.count());
         while let Some(op) = rest.first() {
-            let requests: Vec<Request> = rest.iter().take(SPELL).map_while(request).collect();
+            let numbered: Vec<Route> = rest
+                .iter()
+                .take(SPELL)
+                .map_while(|op| self.to_number(op, many))
+                .collect();
+            if !numbered.is_empty() {
+                answers.extend(self.put_numbered(&numbered));
+                rest = rest.get(numbered.len()..).unwrap_or_default();
+                yield_now().await;
+                continue;
+            }
+            if let HostOp::DeleteRoute(route) = op
+                && self.hops().has(route)
+            {
+                answers.push(self.delete_numbered(route));
+                rest = rest.get(1..).unwrap_or_default();
+                continue;
+            }
+            let plain = |op: &&HostOp| match op {
+                HostOp::PutRoute(_) => self.to_number(op, many).is_none(),
+                HostOp::DeleteRoute(route) => !self.hops().has(route),
+                _ => true,
+            };
+            let some = rest.iter().take(SPELL).take_while(plain);
+            let requests: Vec<Request> = some.map_while(request).collect();
             if requests.is_empty() {
                 answers.push(self.change(op).await);
                 rest = rest.get(1..).unwrap_or_default();

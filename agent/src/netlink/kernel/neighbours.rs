@@ -116,7 +116,7 @@ pub(super) fn delete_tunnel(call: String, entry: TunnelEntry) -> Request {
 fn created(call: String, message: NeighbourMessage) -> Request {
     Request {
         call,
-        message: RouteNetlinkMessage::NewNeighbour(message),
+        message: RouteNetlinkMessage::NewNeighbour(message).into(),
         flags: NLM_F_CREATE | NLM_F_REPLACE,
         accept: &[],
     }
@@ -125,7 +125,7 @@ fn created(call: String, message: NeighbourMessage) -> Request {
 fn deleted(call: String, message: NeighbourMessage) -> Request {
     Request {
         call,
-        message: RouteNetlinkMessage::DelNeighbour(message),
+        message: RouteNetlinkMessage::DelNeighbour(message).into(),
         flags: 0,
         accept: &GONE,
     }

@@ -1,6 +1,9 @@
 //! Routes of the main table, and the kernel's own choice of a way.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
@@ -16,6 +19,7 @@ use super::{
     calls::{Calls, accept, is},
     direct::Request,
     links,
+    nexthops::is_numbered,
 };
 use crate::{
     model::{net::IfIndex, peer::Hop},
@@ -30,7 +34,12 @@ const NO_WAY: [i32; 4] = [
     libc::EINVAL,
 ];
 
-pub(super) async fn observe(calls: &Calls, host: &mut ObservedHost) -> Result<(), NetlinkError> {
+/// Answers with the routes whose next hop has a number of ours.
+pub(super) async fn observe(
+    calls: &Calls,
+    host: &mut ObservedHost,
+) -> Result<BTreeSet<Route>, NetlinkError> {
+    let mut numbered = BTreeSet::new();
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let mut request = RouteMessage::default();
         request.header.address_family = family;
@@ -45,38 +54,48 @@ pub(super) async fn observe(calls: &Calls, host: &mut ObservedHost) -> Result<()
         };
         for row in rows {
             if let RouteNetlinkMessage::NewRoute(message) = row {
-                host.routes.extend(read(&message));
+                let found = read(&message);
+                numbered.extend(found.iter().filter(|route| is_numbered(&message, route)));
+                host.routes.extend(found);
                 host.nowhere.extend(nowhere(&message));
             }
         }
     }
-    Ok(())
+    Ok(numbered)
 }
 
 pub(super) fn put(call: String, route: &Route) -> Request {
-    let mut message = message(route);
-    message.header.scope = match route.gateway {
-        Some(_) => RouteScope::Universe,
-        None => RouteScope::Link,
-    };
     Request {
         call,
-        message: RouteNetlinkMessage::NewRoute(message),
+        message: RouteNetlinkMessage::NewRoute(new(route)).into(),
         flags: NLM_F_CREATE | NLM_F_REPLACE,
         accept: &[],
     }
 }
 
-pub(super) fn delete(call: String, route: &Route) -> Request {
+pub(super) fn new(route: &Route) -> RouteMessage {
     let mut message = message(route);
-    // Any scope: whoever made the route may have chosen another than we do.
-    message.header.scope = RouteScope::NoWhere;
+    message.header.scope = match route.gateway {
+        Some(_) => RouteScope::Universe,
+        None => RouteScope::Link,
+    };
+    message
+}
+
+pub(super) fn delete(call: String, route: &Route) -> Request {
     Request {
         call,
-        message: RouteNetlinkMessage::DelRoute(message),
+        message: RouteNetlinkMessage::DelRoute(gone(route)).into(),
         flags: 0,
         accept: &[libc::ESRCH, libc::ENOENT, libc::ENODEV],
     }
+}
+
+pub(super) fn gone(route: &Route) -> RouteMessage {
+    let mut message = message(route);
+    // Any scope: whoever made the route may have chosen another than we do.
+    message.header.scope = RouteScope::NoWhere;
+    message
 }
 
 /// Never beside another route: the kernel's own for a bridge's address is better than this one.
@@ -124,7 +143,7 @@ pub(super) fn lookup(destination: IpAddr) -> Request {
         .push(RouteAttribute::Destination(address(destination)));
     Request {
         call: format!("look up route to {destination}"),
-        message: RouteNetlinkMessage::GetRoute(message),
+        message: RouteNetlinkMessage::GetRoute(message).into(),
         flags: 0,
         accept: &NO_WAY,
     }

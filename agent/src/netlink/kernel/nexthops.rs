@@ -1,0 +1,218 @@
+//! Next hops that the kernel knows by a number, for routes that are many.
+//!
+//! The kernel keeps equal next hops once, and finds them by a hash in which the gateway has no part.
+//! All peers' routes lead through one device: each new one is compared with every other, fifty
+//! million times for ten thousand peers. A route that names its next hop by a number is found by it.
+//! The route leads the same way, and is read and replaced as any other.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+};
+
+use ipnet::IpNet;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NetlinkSerializable};
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    route::{RouteAttribute, RouteMessage},
+};
+
+use super::{
+    direct::{Message, Request},
+    routes,
+};
+use crate::{
+    model::net::IfIndex,
+    netlink::{NetlinkError, Route},
+};
+
+/// With fewer routes the comparisons cost less than the numbers, and the routes look like flannel's
+/// to whoever lists them.
+const MANY: usize = 1000;
+/// Where 0 says that routes with a number are listed without their ways: then we have none.
+const COMPATIBLE: &str = "/proc/sys/net/ipv4/nexthop_compat_mode";
+
+const RTM_NEWNEXTHOP: u16 = 104;
+const RTM_DELNEXTHOP: u16 = 105;
+const NHA_ID: u16 = 1;
+const NHA_OIF: u16 = 5;
+const NHA_GATEWAY: u16 = 6;
+const RTNH_F_ONLINK: u32 = 4;
+const RTPROT_BOOT: u8 = 3;
+/// Of `struct nhmsg`, and of an attribute with four bytes.
+const FIXED: usize = 8;
+const ATTRIBUTE: usize = 8;
+
+/// What the kernel knows by our numbers.
+#[derive(Debug)]
+pub(super) struct NextHops {
+    numbered: BTreeSet<Route>,
+    /// All routes, as last read.
+    routes: usize,
+    possible: bool,
+}
+
+impl NextHops {
+    /// In the network namespace of the calling thread.
+    pub(super) fn here() -> Self {
+        // Without the switch the kernel is older, and has no such numbers, or lists them in full.
+        let mode = std::fs::read_to_string(COMPATIBLE);
+        Self {
+            numbered: BTreeSet::new(),
+            routes: 0,
+            possible: mode.is_ok_and(|mode| mode.trim() != "0"),
+        }
+    }
+
+    /// Takes in what was read.
+    pub(super) fn read(&mut self, numbered: BTreeSet<Route>, routes: usize) {
+        self.numbered = numbered;
+        self.routes = routes;
+    }
+
+    /// Whether routes that come are to have numbers.
+    pub(super) fn pays(&self, more: usize) -> bool {
+        self.possible && self.routes.max(self.numbered.len()) + more >= MANY
+    }
+
+    /// Whether it was made with a number.
+    pub(super) fn has(&self, route: &Route) -> bool {
+        self.numbered.contains(route)
+    }
+
+    /// Notes what came of an attempt to number a next hop.
+    pub(super) fn made(&mut self, route: &Route, answer: &Result<(), NetlinkError>) {
+        match answer {
+            Ok(()) => _ = self.numbered.insert(*route),
+            Err(error) if error.source.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                self.possible = false;
+            }
+            Err(_) => {}
+        }
+    }
+
+    pub(super) fn removed(&mut self, route: &Route) {
+        self.numbered.remove(route);
+    }
+}
+
+/// The number of a route's next hop: the address of the peer's subnet, which no two peers share.
+pub(super) fn number(route: &Route) -> Option<u32> {
+    let through = match (route.destination, route.gateway) {
+        (IpNet::V4(net), Some(IpAddr::V4(gateway))) => route.onlink && net.network() == gateway,
+        _ => false,
+    };
+    let IpAddr::V4(network) = route.destination.network() else {
+        return None;
+    };
+    (through && network != Ipv4Addr::UNSPECIFIED).then(|| network.into())
+}
+
+/// The number that a route was read with, if it is ours.
+pub(super) fn is_numbered(message: &RouteMessage, route: &Route) -> bool {
+    let ours = number(route);
+    let named = |attribute: &RouteAttribute| match attribute {
+        RouteAttribute::NhId(found) => Some(*found) == ours,
+        _ => false,
+    };
+    ours.is_some() && message.attributes.iter().any(named)
+}
+
+/// Never in the place of another: that could be somebody else's.
+pub(super) fn put(call: &str, route: &Route) -> Option<Request> {
+    let (Some(number), Some(IpAddr::V4(gateway))) = (number(route), route.gateway) else {
+        return None;
+    };
+    Some(Request {
+        call: format!("{call} (its next hop)"),
+        message: Message::NextHop(NextHop {
+            number,
+            way: Some((route.link, gateway)),
+        }),
+        flags: NLM_F_CREATE | NLM_F_EXCL,
+        accept: &[],
+    })
+}
+
+/// A route by the number of its next hop.
+pub(super) fn put_route(call: String, route: &Route) -> Request {
+    let message = RouteNetlinkMessage::NewRoute(by_number(routes::new(route), route));
+    Request {
+        call,
+        message: message.into(),
+        flags: NLM_F_CREATE | NLM_F_REPLACE,
+        accept: &[],
+    }
+}
+
+/// What removes a route, and then its next hop: the other way round the kernel would look through
+/// all routes.
+pub(super) fn delete(call: &str, route: &Route) -> Option<[Request; 2]> {
+    let message = RouteNetlinkMessage::DelRoute(by_number(routes::gone(route), route));
+    let gone = |message: Message| Request {
+        call: call.to_owned(),
+        message,
+        flags: 0,
+        accept: &[libc::ESRCH, libc::ENOENT, libc::ENODEV],
+    };
+    let number = number(route)?;
+    let hop = NextHop { number, way: None };
+    Some([gone(message.into()), gone(Message::NextHop(hop))])
+}
+
+fn by_number(mut message: RouteMessage, route: &Route) -> RouteMessage {
+    message.attributes.retain(|attribute| {
+        !matches!(
+            attribute,
+            RouteAttribute::Gateway(_) | RouteAttribute::Oif(_)
+        )
+    });
+    // The next hop says it.
+    message.header.flags = Default::default();
+    let number = number(route).map(RouteAttribute::NhId);
+    message.attributes.extend(number);
+    message
+}
+
+/// A message about a next hop: how it leads, or that it is to go.
+#[derive(Clone, Debug)]
+pub(super) struct NextHop {
+    number: u32,
+    way: Option<(IfIndex, Ipv4Addr)>,
+}
+
+impl NetlinkSerializable for NextHop {
+    fn message_type(&self) -> u16 {
+        match self.way {
+            Some(_) => RTM_NEWNEXTHOP,
+            None => RTM_DELNEXTHOP,
+        }
+    }
+
+    fn buffer_len(&self) -> usize {
+        FIXED + ATTRIBUTE * if self.way.is_some() { 3 } else { 1 }
+    }
+
+    fn serialize(&self, buffer: &mut [u8]) {
+        let (family, protocol, flags) = match self.way {
+            Some(_) => (libc::AF_INET, RTPROT_BOOT, RTNH_F_ONLINK),
+            None => (libc::AF_UNSPEC, 0, 0),
+        };
+        let family = u8::try_from(family).unwrap_or_default();
+        let mut bytes = vec![family, 0, protocol, 0];
+        bytes.extend(flags.to_ne_bytes());
+        let mut attribute = |kind: u16, value: [u8; 4]| {
+            bytes.extend(8_u16.to_ne_bytes());
+            bytes.extend(kind.to_ne_bytes());
+            bytes.extend(value);
+        };
+        attribute(NHA_ID, self.number.to_ne_bytes());
+        if let Some((link, gateway)) = self.way {
+            attribute(NHA_OIF, link.get().to_ne_bytes());
+            attribute(NHA_GATEWAY, gateway.octets());
+        }
+        for (to, from) in buffer.iter_mut().zip(bytes) {
+            *to = from;
+        }
+    }
+}
