@@ -5,16 +5,17 @@ use std::{
     net::Ipv4Addr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 
 use crate::{
     command,
     daemon::Daemon,
     netns::Netns,
-    paths::{ETCD, ETCDCTL, required},
+    paths::{self, ETCD, ETCDCTL, required},
     wait,
 };
 
@@ -111,21 +112,31 @@ impl Etcd {
         Ok(())
     }
 
-    /// Puts and deletions by as many clients as there are transactions; the revision after all.
-    pub fn change_at_once(&self, puts: &[(String, String)], gone: &[String]) -> Result<i64> {
-        let lines = put_lines(puts).chain(gone.iter().map(|key| format!("del {key}\n")));
-        let lines: Vec<String> = lines.collect();
-        let begun: Vec<_> = lines
-            .chunks(MOST)
-            .map(|some| self.begin(some))
-            .collect::<Result<_>>()?;
-        begun.into_iter().try_for_each(Self::written)?;
-        let text = self.ctl(&["get", &format!("{PREFIX}/config"), "-w", "json"])?;
-        let value: serde_json::Value = serde_json::from_str(&text).context("etcdctl's JSON")?;
-        let revision = value.pointer("/header/revision");
-        revision
-            .and_then(serde_json::Value::as_i64)
-            .context("a revision")
+    /// Puts and deletions in transactions at the same time. Counts from when they are sent: the
+    /// client runs already, for programs that start would be measured with it.
+    pub fn change_at_once(
+        &self,
+        puts: &[(String, String)],
+        gone: &[String],
+    ) -> Result<(i64, Instant)> {
+        let mut command = self.inside(&paths::probe()?);
+        command.args(["transact", &format!("{}:2379", self.address)]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().context("start the probe")?;
+        let mut to = child.stdin.take().context("the probe's input")?;
+        for (key, value) in puts {
+            writeln!(to, "put {key} {value}").context("write to the probe")?;
+        }
+        for key in gone {
+            writeln!(to, "del {key}").context("write to the probe")?;
+        }
+        let began = Instant::now();
+        drop(to);
+        let out = child.wait_with_output().context("wait for the probe")?;
+        ensure!(out.status.success(), "the probe: {}", out.status);
+        let said: Value = serde_json::from_slice(&out.stdout).context("the probe's JSON")?;
+        let revision = said.get("revision").and_then(Value::as_i64);
+        Ok((revision.context("a revision")?, began))
     }
 
     fn begin(&self, lines: &[String]) -> Result<Child> {

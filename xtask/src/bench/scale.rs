@@ -104,7 +104,7 @@ impl Figures {
                 self.ready <= Duration::from_secs(3),
             ),
             (
-                "1,000 changed leases applied at most 0.5 s after the first was written",
+                "1,000 changed leases applied at most 0.5 s after the first was sent",
                 self.applied <= Duration::from_millis(500),
             ),
             ("at most 64 MiB resident", self.resident <= 64.0),
@@ -201,7 +201,7 @@ fn by_batch(host: &Host, peers: &[Peer]) -> Result<Duration> {
 }
 
 /// Of so many nodes two of four come back with another address and another MAC, one goes, and one is
-/// new. From the first write until the agent says that all of it is in place, which is then compared
+/// new. From when the first is sent until the agent says that all of it is in place, which is then compared
 /// with the kernel's tables.
 fn change(lab: &Lab, host: &Host, mut peers: Vec<Peer>, changed: u32) -> Result<Duration> {
     let quarter = changed / 4;
@@ -221,8 +221,7 @@ fn change(lab: &Lab, host: &Host, mut peers: Vec<Peer>, changed: u32) -> Result<
         peers.push(new);
     }
     let keys: Vec<String> = gone.iter().map(|peer| lease_key(peer.subnet)).collect();
-    let began = Instant::now();
-    let revision = lab.etcd.change_at_once(&puts, &keys)?;
+    let (revision, began) = lab.etcd.change_at_once(&puts, &keys)?;
     let written = began.elapsed();
     wait::until_true("the changes are applied", LIMIT, || {
         let status = host.status()?;
@@ -249,7 +248,8 @@ fn ensure_programmed(host: &Host, peers: &[Peer]) -> Result<()> {
         rows.sort();
         rows
     };
-    let routes = rows(host.ip(&format!("route show dev {DEVICE}"))?);
+    let routes = host.ip(&format!("route show dev {DEVICE}"))?;
+    let routes = rows(routes.lines().map(without_number).collect());
     let route = |peer: &Peer| format!("{} via {} onlink", peer.subnet, peer.subnet.network());
     ensure_same("routes", &routes, &wanted(&route))?;
     let neighbours = rows(host.ip(&format!("neigh show dev {DEVICE} nud permanent"))?);
@@ -264,6 +264,16 @@ fn ensure_programmed(host: &Host, peers: &[Peer]) -> Result<()> {
         "the maps hold other peers"
     );
     Ok(())
+}
+
+/// Many routes name their next hop by a number, too.
+fn without_number(row: &str) -> String {
+    let words: Vec<&str> = row.split_whitespace().collect();
+    let kept = match words.as_slice() {
+        [subnet, "nhid", _, rest @ ..] => [&[*subnet], rest].concat(),
+        _ => words,
+    };
+    kept.join(" ") + "\n"
 }
 
 fn ensure_same(what: &str, found: &[String], wanted: &[String]) -> Result<()> {

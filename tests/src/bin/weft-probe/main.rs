@@ -15,6 +15,7 @@ mod relay;
 mod revisions;
 mod sys;
 mod tcp;
+mod transact;
 mod udp;
 
 use std::{
@@ -96,6 +97,8 @@ enum Cli {
         #[arg(long)]
         modulus: u32,
     },
+    /// Write to etcd what standard input says, in transactions at the same time.
+    Transact { to: SocketAddrV4 },
     /// Forward TCP, late, and cut when told to.
     Relay(RelayOptions),
     /// Send frames given on standard input, each line or batch of lines as it is.
@@ -270,6 +273,7 @@ fn run(cli: Cli) -> Result<()> {
             count,
             modulus,
         } => revisions::write(to, &key, &value, count, modulus),
+        Cli::Transact { to } => print(&transact::run(to)?),
         Cli::Relay(options) => relay::run(&options),
         Cli::Frames(options) => frames::run(&options),
     }

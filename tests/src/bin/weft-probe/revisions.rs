@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// Writes that are under way at the same time: etcd brings those to its disk together.
 const WRITERS: u32 = 16;
 const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -66,28 +66,53 @@ fn one_by_one(
     Ok(())
 }
 
-fn answer(from: &mut BufReader<TcpStream>) -> Result<()> {
+/// Reads an answer that is a success, and gives its body.
+pub(crate) fn answer(from: &mut BufReader<TcpStream>) -> Result<Vec<u8>> {
     let mut status = String::new();
     from.read_line(&mut status).context("read the status")?;
     ensure!(status.contains(" 200 "), "{status}");
-    let mut length = 0;
+    let (mut length, mut chunked) = (0, false);
     loop {
         let mut line = String::new();
         from.read_line(&mut line).context("read a header")?;
         if line.trim().is_empty() {
             break;
         }
-        if let Some((name, value)) = line.split_once(':')
-            && name.eq_ignore_ascii_case("content-length")
-        {
+        let Some((name, value)) = line.split_once(':') else {
+            continue;
+        };
+        if name.eq_ignore_ascii_case("content-length") {
             length = value.trim().parse().context("the length")?;
         }
+        chunked |= name.eq_ignore_ascii_case("transfer-encoding");
+    }
+    if chunked {
+        return chunks(from);
     }
     let mut body = vec![0_u8; length];
-    from.read_exact(&mut body).context("read the answer")
+    from.read_exact(&mut body).context("read the answer")?;
+    Ok(body)
 }
 
-fn base64(bytes: &[u8]) -> String {
+/// A long answer: pieces with their length in front, the last of which is empty.
+fn chunks(from: &mut BufReader<TcpStream>) -> Result<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let mut line = String::new();
+        from.read_line(&mut line).context("read a length")?;
+        let length = u64::from_str_radix(line.trim(), 16).with_context(|| line.clone())?;
+        let before = body.len();
+        // With the end of the line behind it.
+        from.by_ref().take(length + 2).read_to_end(&mut body)?;
+        ensure!(body.ends_with(b"\r\n"), "the answer breaks off");
+        body.truncate(body.len() - 2);
+        if body.len() == before {
+            return Ok(body);
+        }
+    }
+}
+
+pub(crate) fn base64(bytes: &[u8]) -> String {
     let mut text = String::new();
     for chunk in bytes.chunks(3) {
         let mut three = [0_u8; 3];
