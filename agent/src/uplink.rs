@@ -26,6 +26,20 @@ pub struct UplinkRequest {
     pub public_ip: Option<Ipv4Addr>,
 }
 
+impl UplinkRequest {
+    /// Nothing was asked for: the default route decides.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        let Self {
+            ifaces,
+            iface_regexes,
+            can_reach,
+            public_ip,
+        } = self;
+        ifaces.is_empty() && iface_regexes.is_empty() && can_reach.is_none() && public_ip.is_none()
+    }
+}
+
 /// The interface that carries the underlay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Uplink {

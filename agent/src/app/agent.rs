@@ -10,7 +10,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    Failure, blackhole,
+    Failure, address, blackhole,
     firewall::{self, Manager, RulesState},
     ground, lock,
     prepare::{self, Movers},
@@ -249,6 +249,16 @@ async fn serve(
     tasks.spawn(leases::follow(Arc::clone(&store), following, news));
     let bell = Arc::new(Notify::new());
     let (outcome, own_lease) = watch::channel(OwnLease::Held);
+    let (report, reported) = watch::channel(Report::default());
+    let (moved, address) = watch::channel(lease.attrs.public_ip);
+    let connected = Arc::clone(&store);
+    let leave = move || connected.moved();
+    tasks.spawn(address::follow(
+        underlay.address,
+        reported.clone(),
+        moved,
+        leave,
+    ));
     let renewal = Renewal {
         store: Arc::clone(&store),
         clock: BootClock,
@@ -256,6 +266,7 @@ async fn serve(
         found_other,
         ttl: config.lease_ttl,
         margin: config.renew_margin,
+        address: address.clone(),
         bell: Arc::clone(&bell),
         outcome,
     };
@@ -280,7 +291,6 @@ async fn serve(
         .await
         .map_err(|error| privileged(&error))?;
     let events = conntrack_events(datapath.is_some());
-    let (report, reported) = watch::channel(Report::default());
     let env = ground::subnet_env(config.masquerade, &network, &lease, &underlay)?;
     tasks.spawn(tell(
         told.clone(),
@@ -318,7 +328,7 @@ async fn serve(
         () = reconciler.run(heard, changes, events, key_of, report, move || bell.notify_one()) => {
             Err(Failure::Bug("the store's follower ended".to_owned()))
         }
-        () = renumber::renumber(on_lost, &*store, &network, &claim, own_lease, reported) => Ok(()),
+        () = renumber::renumber(on_lost, &*store, &network, (&claim, address), own_lease, reported) => Ok(()),
     }
 }
 

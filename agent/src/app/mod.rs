@@ -10,6 +10,7 @@ use crate::{
     telemetry,
 };
 
+mod address;
 mod agent;
 mod bench;
 mod blackhole;

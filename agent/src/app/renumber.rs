@@ -1,6 +1,6 @@
 //! A new subnet in place of one that somebody else has.
 
-use std::{future::pending, time::Duration};
+use std::{future::pending, net::IpAddr, time::Duration};
 
 use tokio::{
     sync::watch,
@@ -35,7 +35,7 @@ pub async fn renumber(
     policy: OnSubnetLost,
     store: &impl LeaseStore,
     network: &NetworkConfig,
-    claim: &Claim,
+    (claim, address): (&Claim, watch::Receiver<IpAddr>),
     mut own: watch::Receiver<OwnLease>,
     mut report: watch::Receiver<Report>,
 ) {
@@ -51,7 +51,9 @@ pub async fn renumber(
         if timeout(CUT_OFF, cut_off).await.is_err() {
             warn!("the lost subnet could not be cut off in time: going on all the same");
         }
-        match store.claim(network, claim).await {
+        let mut claim = claim.clone();
+        claim.attrs.public_ip = *address.borrow();
+        match store.claim(network, &claim).await {
             Ok(lease) => {
                 info!(subnet = %lease.subnet, "a new subnet is leased");
                 return;

@@ -260,6 +260,10 @@ pub fn status(ground: &Status, told: &Told) -> Status {
             Some(uplink) => Some(uplink.name.clone()),
             None => ground.uplink.clone(),
         },
+        vtep: match &report.uplink {
+            Some(uplink) => Some(uplink.address.to_string()),
+            None => ground.vtep.clone(),
+        },
         mtu: report.overlay_mtu.or(ground.mtu),
         peers: report.peers,
         endpoints: report.endpoints,

@@ -59,7 +59,9 @@ pub fn choose(
     // A reservation is the operator's to remove, even one that we cannot use.
     let (reserved, stale): (Vec<_>, Vec<_>) = unfit.into_iter().partition(|record| record.reserved);
     others.extend(reserved);
-    let take = match fitting.first() {
+    // A dead node's address may be ours now: of several records the one that our containers have.
+    let last = |record: &&&Taken| claim.previous == Some(record.subnet);
+    let take = match fitting.iter().find(last).or_else(|| fitting.first()) {
         Some(record) => Some(Take::Own(record.key.clone())),
         None => {
             let others: Vec<Subnet> = others.into_iter().map(|record| record.subnet).collect();

@@ -2,6 +2,7 @@
 //! writing when a second node believes to be us.
 
 use std::{
+    net::IpAddr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -70,6 +71,8 @@ pub struct Renewal<S, C> {
     pub ttl: Duration,
     /// Renew at the latest this long before the end of a lease of the usual length.
     pub margin: Duration,
+    /// The address that our record is to name.
+    pub address: watch::Receiver<IpAddr>,
     /// Rung when our own key changed or went.
     pub bell: Arc<Notify>,
     /// Where the outcome goes.
@@ -86,6 +89,7 @@ impl<S: LeaseStore, C: Clock> Renewal<S, C> {
             found_other,
             ttl,
             margin,
+            mut address,
             bell,
             outcome,
         } = self;
@@ -103,6 +107,7 @@ impl<S: LeaseStore, C: Clock> Renewal<S, C> {
             tokio::select! {
                 () = due(&mut keeper, &clock) => {}
                 () = bell.notified() => {}
+                new = changed(&mut address) => hold.published.attrs.public_ip = new,
             }
             let asked = clock.now();
             match hold.attempt().await {
@@ -128,6 +133,14 @@ async fn due(keeper: &mut Keeper, clock: &impl Clock) {
     }
 }
 
+/// Waits for another address; for ever where nobody tells of one.
+async fn changed(address: &mut watch::Receiver<IpAddr>) -> IpAddr {
+    if address.changed().await.is_err() {
+        std::future::pending().await
+    }
+    *address.borrow_and_update()
+}
+
 /// Our hold on the subnet.
 struct Hold<S> {
     store: Arc<S>,
@@ -146,7 +159,7 @@ struct Hold<S> {
 impl<S: LeaseStore> Hold<S> {
     /// Renews, and takes again what is lost. `Err` is a reason to try again soon.
     async fn attempt(&mut self) -> Result<(), String> {
-        match self.store.renew(&self.lease).await {
+        match self.confirm().await {
             Ok(()) => {
                 if std::mem::take(&mut self.silent) {
                     info!("our lease is renewed again");
@@ -179,6 +192,18 @@ impl<S: LeaseStore> Hold<S> {
                 Err(error.to_string())
             }
         }
+    }
+
+    /// Renews the record, or writes it where our address is another now. A second node's stays as it
+    /// is.
+    async fn confirm(&mut self) -> Result<(), StoreError> {
+        let Lease { subnet, attrs, .. } = &self.published;
+        if self.lease.attrs == *attrs || matches!(self.now, OwnLease::Conflict(_)) {
+            return self.store.renew(&self.lease).await;
+        }
+        self.lease = self.store.republish(&self.lease, attrs).await?;
+        info!(%subnet, address = %attrs.public_ip, "our record names our new address");
+        Ok(())
     }
 
     /// The store did not confirm the lease.

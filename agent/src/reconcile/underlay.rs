@@ -60,8 +60,8 @@ pub struct UplinkWatch {
 }
 
 impl UplinkWatch {
-    /// Looks again: an interface that was made anew, or whose MTU changed, is followed. `Err` says
-    /// what cannot be; the last uplink then stays.
+    /// Looks again: an interface that was made anew, or whose MTU or address changed, is followed.
+    /// `Err` says what cannot be; the last uplink then stays.
     pub async fn look(
         &mut self,
         host: &ObservedHost,
@@ -70,8 +70,8 @@ impl UplinkWatch {
         let request = with_route(&self.request, self.can_reach, netlink)
             .await
             .map_err(|error| error.to_string())?;
-        let found = match request {
-            Some(request) => uplink::choose(host, &request).map_err(|error| error.to_string()),
+        let found = match &request {
+            Some(request) => uplink::choose(host, request).map_err(|error| error.to_string()),
             None => Err("no route leads to the address of --iface-can-reach".to_owned()),
         };
         match found {
@@ -89,22 +89,56 @@ impl UplinkWatch {
                     });
                     Ok(())
                 }
-                (None, Ok(found)) => Err(format!(
-                    "the underlay's address changed from {} to {} on {}: restart weft to tell the \
-                     other nodes",
-                    self.uplink.public_ip, found.public_ip, found.name
-                )),
-                (None, Err(why)) => Err(format!(
-                    "{} is gone, or has lost {}: {why}",
-                    self.uplink.name, self.uplink.address
-                )),
+                (None, other) => self.move_on(host, other),
             },
         }
     }
 
+    /// Our address is gone. Another one of the same interface takes its place, and the other nodes
+    /// are told; whether another interface is meant to is for the operator to say: one that is down
+    /// for a moment comes back.
+    fn move_on(
+        &mut self,
+        host: &ObservedHost,
+        found: Result<Uplink, String>,
+    ) -> Result<(), String> {
+        let Uplink { name, address, .. } = &self.uplink;
+        let same = match found {
+            Ok(found) if found.name == *name => Ok(found),
+            // The default route goes with the address, and comes back after it.
+            other => match (self.readdressed(host), other) {
+                (Some(found), _) => Ok(found),
+                (None, Ok(found)) => Err(format!(
+                    "{name} has lost {address}, and the way leads by {} ({}) now: restart weft to \
+                     move there",
+                    found.name, found.address
+                )),
+                (None, Err(why)) => Err(format!("{name} is gone, or has lost {address}: {why}")),
+            },
+        };
+        self.follow(same?);
+        Ok(())
+    }
+
+    /// Our interface with another address, where none but a default route chose it.
+    fn readdressed(&self, host: &ObservedHost) -> Option<Uplink> {
+        let by_route = UplinkRequest {
+            ifaces: vec![self.uplink.name.clone()],
+            ..UplinkRequest::default()
+        };
+        let chosen = !self.request.is_default() || self.can_reach.is_some();
+        uplink::choose(host, &by_route).ok().filter(|_| !chosen)
+    }
+
     fn follow(&mut self, found: Uplink) {
         if found != self.uplink {
-            info!(uplink = %found.name, link = %found.link, mtu = found.mtu, "uplink changed");
+            info!(
+                uplink = %found.name,
+                link = %found.link,
+                mtu = found.mtu,
+                address = %found.address,
+                "uplink changed"
+            );
             self.uplink = found;
         }
     }

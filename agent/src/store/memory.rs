@@ -18,7 +18,7 @@ use super::{
 use crate::{
     lease::allocate::{self, Take, Taken},
     model::{
-        lease::{Claim, Lease, LeaseEvent, Position, Revision, Snapshot},
+        lease::{Claim, Lease, LeaseAttrs, LeaseEvent, Position, Revision, Snapshot},
         net::Subnet,
         network::NetworkConfig,
     },
@@ -274,6 +274,19 @@ impl LeaseStore for MemoryStore {
         };
         let key = self.keys.lease(lease.subnet);
         self.write(&mut state, &key, &value, id).map(Retaken::Held)
+    }
+
+    async fn republish(&self, lease: &Lease, attrs: &LeaseAttrs) -> Result<Lease, StoreError> {
+        let refused = |why| StoreError::Refused { why };
+        let value = codec::encode(attrs).map_err(|error| refused(error.to_string()))?;
+        let mut state = self.call()?;
+        let key = self.keys.lease(lease.subnet);
+        let found = state.records.get(key.as_bytes());
+        let subnet = lease.subnet;
+        let id = record::to_republish(lease, attrs, &key, found)
+            .map(|raw| raw.lease)
+            .map_err(|why| StoreError::LeaseLost { subnet, why })?;
+        self.write(&mut state, &key, &value, id)
     }
 
     async fn release(&self, lease: &Lease) -> Result<(), StoreError> {

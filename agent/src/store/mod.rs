@@ -5,7 +5,7 @@ use std::future::Future;
 use futures::{Stream, stream::BoxStream};
 
 use crate::model::{
-    lease::{Claim, Lease, LeaseEvent, Position, Revision, Snapshot},
+    lease::{Claim, Lease, LeaseAttrs, LeaseEvent, Position, Revision, Snapshot},
     net::Subnet,
     network::NetworkConfig,
 };
@@ -143,6 +143,14 @@ pub trait LeaseStore: Send + Sync + 'static {
         lease: &Lease,
         on_twin: OnTwin,
     ) -> impl Future<Output = Result<Retaken, StoreError>> + Send;
+
+    /// Says something else of the subnet that we have, by compare-and-swap: as long as its record is
+    /// the one that we know, or says it already. Else it is lost, and nothing is written.
+    fn republish(
+        &self,
+        lease: &Lease,
+        attrs: &LeaseAttrs,
+    ) -> impl Future<Output = Result<Lease, StoreError>> + Send;
 
     /// Gives the lease back, if it is still ours. A reservation stays: it is the operator's.
     fn release(&self, lease: &Lease) -> impl Future<Output = Result<(), StoreError>> + Send;

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     lease::allocate::Taken,
     model::{
-        lease::{Lease, LeaseEvent, Rejected, Revision, Snapshot},
+        lease::{Lease, LeaseAttrs, LeaseEvent, Rejected, Revision, Snapshot},
         network::NetworkConfig,
     },
 };
@@ -127,6 +127,25 @@ pub fn lost(lease: &Lease, key: &str, found: Option<&Raw>) -> Option<String> {
             attrs.public_ip
         )),
         Err(error) => Some(format!("`{key}` was overwritten: {error}")),
+    }
+}
+
+/// The record that may say `attrs` instead of what we know of `lease`, as it may have done since a
+/// write that was not answered. Else why it is not ours.
+pub fn to_republish<'a>(
+    lease: &Lease,
+    attrs: &LeaseAttrs,
+    key: &str,
+    found: Option<&'a Raw>,
+) -> Result<&'a Raw, String> {
+    let written = Lease {
+        attrs: attrs.clone(),
+        ..lease.clone()
+    };
+    match (lost(lease, key, found), found) {
+        (None, Some(raw)) => Ok(raw),
+        (_, Some(raw)) if lost(&written, key, found).is_none() => Ok(raw),
+        (why, _) => Err(why.unwrap_or_else(|| format!("`{key}` was deleted"))),
     }
 }
 

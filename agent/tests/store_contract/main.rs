@@ -73,7 +73,8 @@ contract! {
         a_subnet_that_another_has_is_left
         a_record_of_another_length_is_in_the_way
         our_own_record_is_attached_again
-        a_twin_is_told_and_overwritten_only_when_asked;
+        a_twin_is_told_and_overwritten_only_when_asked
+        a_record_follows_a_new_address_if_it_is_ours;
     watching:
         changes_are_followed
         changes_of_the_config_ring

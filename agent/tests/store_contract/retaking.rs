@@ -2,7 +2,7 @@
 
 use weft::{
     model::lease::{Lease, LeaseAttrs},
-    store::{LeaseStore, OnTwin, Retaken},
+    store::{LeaseStore, OnTwin, Retaken, StoreError},
 };
 
 use crate::bench::{Bench, CONFIG, attrs, claim, config, key, subnet, value};
@@ -118,4 +118,29 @@ pub async fn a_twin_is_told_and_overwritten_only_when_asked(bench: &impl Bench) 
     assert_eq!(back.attrs, lease.attrs);
     assert_eq!(bench.get(&key).await.unwrap().0, value(1));
     bench.node().renew(&back).await.unwrap();
+}
+
+pub async fn a_record_follows_a_new_address_if_it_is_ours(bench: &impl Bench) {
+    let (lease, key) = holder(bench).await;
+    let moved = bench.node().republish(&lease, &attrs(8)).await.unwrap();
+    assert_eq!((moved.subnet, &moved.attrs), (lease.subnet, &attrs(8)));
+    assert_eq!(moved.store_lease, lease.store_lease, "it lives on");
+    let id = lease.store_lease.unwrap();
+    assert_eq!(bench.get(&key).await, Some((value(8), id)));
+    bench.node().renew(&moved).await.unwrap();
+    // Once more, as after a write that was not answered, changes nothing.
+    let again = bench.node().republish(&lease, &attrs(8)).await.unwrap();
+    assert_eq!(again, moved);
+
+    // What is somebody else's stays, whatever they wrote.
+    for (theirs, leased) in [(value(2), true), ("garbage".to_owned(), true)] {
+        let id = bench.put(&key, &theirs, leased).await;
+        let error = bench.node().republish(&moved, &attrs(9)).await.unwrap_err();
+        assert!(matches!(error, StoreError::LeaseLost { .. }), "{error}");
+        assert_eq!(bench.get(&key).await, Some((theirs, id)));
+    }
+    bench.delete(&key).await;
+    let error = bench.node().republish(&moved, &attrs(9)).await.unwrap_err();
+    assert!(error.to_string().contains("was deleted"), "{error}");
+    assert_eq!(bench.get(&key).await, None);
 }

@@ -50,6 +50,15 @@ fn own(key: &str) -> Option<Take> {
 }
 
 #[test]
+fn of_several_of_our_own_the_previous_one_counts() {
+    let taken = ["10.3.5.0/24", "10.3.9.0/24"].map(|net| record(net, Some(US)));
+    let choice = pick(&sixteen(), &claim(Some("10.3.9.0/24")), &taken);
+    assert_eq!(choice.take, own("10.3.9.0-24"));
+    let choice = pick(&sixteen(), &claim(None), &taken);
+    assert_eq!(choice.take, own("10.3.5.0-24"));
+}
+
+#[test]
 fn our_own_comes_before_the_previous_one() {
     let taken = [
         record("10.3.5.0/24", Some(OTHER)),

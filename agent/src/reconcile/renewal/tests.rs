@@ -36,6 +36,7 @@ struct World {
     store: MemoryStore,
     lease: Lease,
     key: String,
+    address: watch::Sender<IpAddr>,
     bell: Arc<Notify>,
     outcome: watch::Receiver<OwnLease>,
     began: Instant,
@@ -64,6 +65,7 @@ impl World {
         };
         let lease = store.claim(&network, &claim).await.unwrap();
         let bell = Arc::new(Notify::new());
+        let address = watch::Sender::new(lease.attrs.public_ip);
         let (sender, outcome) = watch::channel(OwnLease::Held);
         let (began, slept) = (Instant::now(), Arc::<AtomicU64>::default());
         let renewal = Renewal {
@@ -76,6 +78,7 @@ impl World {
             found_other,
             ttl,
             margin: HOUR,
+            address: address.subscribe(),
             bell: Arc::clone(&bell),
             outcome: sender,
         };
@@ -83,6 +86,7 @@ impl World {
             key: store.key_of(lease.subnet),
             store,
             lease,
+            address,
             bell,
             outcome,
             began,
@@ -339,4 +343,41 @@ async fn who_found_another_mac_answers_once_and_stops() {
     world.written_by_twin();
     assert!(conflict(&world.next().await));
     assert_eq!(world.value(), TWIN);
+}
+
+#[tokio::test(start_paused = true)]
+async fn our_record_follows_our_address() {
+    let mut world = World::new().await;
+    let (_, lease) = world.store.get_raw(&world.key).expect("the key");
+    world.silent(2);
+    world.address.send_replace("192.0.2.8".parse().unwrap());
+    // It is written at once, and again until the store has it.
+    for _ in 0..3 {
+        assert_eq!(world.next().await, OwnLease::Held);
+    }
+    assert!(
+        world.began.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        world.began.elapsed()
+    );
+    let (value, same) = world.store.get_raw(&world.key).expect("the key");
+    let value = String::from_utf8(value).unwrap();
+    assert!(value.contains(r#""PublicIP":"192.0.2.8""#), "{value}");
+    assert_eq!(same, lease, "the lease is the same");
+    // It is renewed like any other, and taken again under the new address.
+    assert_eq!(world.next().await, OwnLease::Held);
+    world.store.delete_raw(&world.key);
+    world.bell.notify_one();
+    assert_eq!(world.next().await, OwnLease::Held);
+    let value = String::from_utf8(world.value()).unwrap();
+    assert!(value.contains(r#""PublicIP":"192.0.2.8""#), "{value}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_address_takes_nothing_from_others() {
+    let mut world = World::new().await;
+    world.taken_by_another();
+    world.address.send_replace("192.0.2.8".parse().unwrap());
+    while !lost(&world.next().await) {}
+    assert_eq!(world.value(), OTHER);
 }

@@ -103,3 +103,58 @@ async fn the_way_to_an_address_is_looked_up_again() {
     let why = look(&mut watch, &host).await.unwrap_err();
     assert!(why.contains("--iface-can-reach"), "{why}");
 }
+
+fn move_to(host: &FakeHost, link: IfIndex, net: &str) {
+    host.edit(|host| {
+        host.addresses.retain(|(owner, _)| *owner != link);
+        host.addresses.insert((link, net.parse().unwrap()));
+    });
+}
+
+#[tokio::test]
+async fn another_address_of_the_interface_is_followed() {
+    let (host, eth0, _) = host();
+    for request in [
+        UplinkRequest::default(),
+        UplinkRequest {
+            ifaces: vec!["eth0".to_owned()],
+            ..UplinkRequest::default()
+        },
+    ] {
+        move_to(&host, eth0, "192.0.2.1/24");
+        let mut watch = watch(&host, request, None).await;
+        move_to(&host, eth0, "192.0.2.7/24");
+        assert_eq!(look(&mut watch, &host).await, Ok(eth0));
+        let seven: Ipv4Addr = "192.0.2.7".parse().unwrap();
+        assert_eq!(
+            (watch.uplink.address, watch.uplink.public_ip),
+            (seven, seven)
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_default_route_may_come_back_later_than_the_address() {
+    let (host, eth0, eth1) = host();
+    let mut watch = watch(&host, UplinkRequest::default(), None).await;
+    host.edit(|host| host.routes.retain(|route| route.link != eth0));
+    host.edit(|host| host.addresses.retain(|(owner, _)| *owner != eth0));
+    let why = look(&mut watch, &host).await.unwrap_err();
+    assert!(
+        why.contains("eth0 has lost 192.0.2.1") && why.contains("eth1"),
+        "{why}"
+    );
+    assert_eq!(watch.uplink.link, eth0, "the last one stays");
+    move_to(&host, eth0, "192.0.2.7/24");
+    assert_eq!(look(&mut watch, &host).await, Ok(eth0));
+    assert_eq!(watch.uplink.public_ip.to_string(), "192.0.2.7");
+    // Asked for by its address, it is nothing without it.
+    let request = UplinkRequest {
+        ifaces: vec!["198.51.100.1".to_owned()],
+        ..UplinkRequest::default()
+    };
+    let mut watch = self::watch(&host, request, None).await;
+    move_to(&host, eth1, "198.51.100.9/24");
+    let why = look(&mut watch, &host).await.unwrap_err();
+    assert!(why.contains("eth1 is gone, or has lost"), "{why}");
+}

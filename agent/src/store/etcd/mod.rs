@@ -27,7 +27,7 @@ pub use self::{
 use self::{failure::Failure, keys::Keys, link::Link};
 use crate::{
     model::{
-        lease::{Claim, Lease, Position, Revision, Snapshot},
+        lease::{Claim, Lease, LeaseAttrs, Position, Revision, Snapshot},
         net::Subnet,
         network::NetworkConfig,
     },
@@ -76,6 +76,12 @@ impl EtcdStore {
     #[must_use]
     pub fn health(&self) -> tokio::sync::watch::Receiver<Health> {
         self.link.health()
+    }
+
+    /// Connections from an address that this host has no more are dead, and nobody says so: the next
+    /// call makes one of its own.
+    pub fn moved(&self) {
+        self.link.renew();
     }
 
     /// Looks every second whether certificates or the password have changed, and tells how the
@@ -223,6 +229,15 @@ impl LeaseStore for EtcdStore {
             self.drop_lease(id).await;
         }
         retaken
+    }
+
+    async fn republish(&self, lease: &Lease, attrs: &LeaseAttrs) -> Result<Lease, StoreError> {
+        let mut spare = None;
+        let republished = self.try_republish(lease, attrs, &mut spare).await;
+        if let Some(id) = spare {
+            self.drop_lease(id).await;
+        }
+        republished
     }
 
     async fn release(&self, lease: &Lease) -> Result<(), StoreError> {

@@ -1,8 +1,8 @@
-//! Taking one subnet again, and no other.
+//! Taking one subnet again, and no other; saying something else of it.
 
 use super::{ATTEMPTS, EtcdStore, claim::pause, codec};
 use crate::{
-    model::lease::Lease,
+    model::lease::{Lease, LeaseAttrs},
     store::{
         OnTwin, Retaken, StoreError,
         record::{self, Found},
@@ -41,6 +41,34 @@ impl EtcdStore {
                 return read
                     .map(Retaken::Held)
                     .map_err(|rejected| refused(rejected.why));
+            }
+        }
+        Err(self.busy())
+    }
+
+    /// Reads, judges, writes; again where somebody else wrote in between. `spare` as above: the
+    /// lease of the record may be over, or have been granted for another time.
+    pub(super) async fn try_republish(
+        &self,
+        lease: &Lease,
+        attrs: &LeaseAttrs,
+        spare: &mut Option<i64>,
+    ) -> Result<Lease, StoreError> {
+        let refused = |why| StoreError::Refused { why };
+        let value = codec::encode(attrs).map_err(|error| refused(error.to_string()))?;
+        let key = self.keys.lease(lease.subnet);
+        for attempt in 0..ATTEMPTS {
+            pause(attempt).await;
+            let found = self.get(&key).await?;
+            let raw = record::to_republish(lease, attrs, &key, found.as_ref()).map_err(|why| {
+                StoreError::LeaseLost {
+                    subnet: lease.subnet,
+                    why,
+                }
+            })?;
+            if let Some(raw) = self.reuse(raw, &value, &[], spare).await? {
+                let read = raw.read(&self.keys);
+                return read.map_err(|rejected| refused(rejected.why));
             }
         }
         Err(self.busy())
