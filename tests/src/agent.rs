@@ -17,6 +17,8 @@ pub struct Flags {
     pub fast_path: &'static str,
     /// Further flags, as typed.
     pub more: Vec<String>,
+    /// Variables on top of the lab's own.
+    pub environment: Vec<(String, String)>,
     /// Another build than the one under test.
     pub build: Option<PathBuf>,
 }
@@ -29,6 +31,7 @@ impl Flags {
             datapath: "ebpf",
             fast_path: "auto",
             more: Vec::new(),
+            environment: Vec::new(),
             build: None,
         }
     }
@@ -39,8 +42,10 @@ impl Flags {
             datapath,
             fast_path,
             more,
+            environment,
             build: _,
         } = self;
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
         command
             .arg("run")
             .arg(format!("--etcd-endpoints={endpoint}"));

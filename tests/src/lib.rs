@@ -30,6 +30,7 @@ pub mod rules;
 pub mod sender;
 pub mod status;
 pub mod subnet_env;
+pub mod supervisor;
 pub mod twins;
 pub mod wait;
 pub mod walkthrough;

@@ -1,4 +1,5 @@
-//! `/healthz` and `/readyz` over HTTP, with flannel's texts and codes, and the reasons behind them.
+//! `/healthz`, `/livez` and `/readyz` over HTTP, with flannel's texts and codes, and the reasons
+//! behind them.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -14,7 +15,7 @@ use tokio::{
 use tracing::debug;
 
 use super::status::Status;
-use crate::reconcile::pulse::Pulse;
+use crate::reconcile::pulse::{Hung, Pulse};
 
 /// Connections at a time.
 const MOST: usize = 64;
@@ -28,7 +29,7 @@ type Answer = (StatusCode, String);
 pub struct Health {
     /// The agent's parts.
     pub status: watch::Receiver<Status>,
-    /// The loop's sign of life.
+    /// Signs of life of the tasks.
     pub pulse: Arc<Pulse>,
 }
 
@@ -44,6 +45,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 pub async fn serve(listener: TcpListener, health: Health) {
     let router = Router::new()
         .route("/healthz", get(healthz))
+        .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .with_state(health);
     let mut connections = JoinSet::new();
@@ -68,24 +70,33 @@ pub async fn serve(listener: TcpListener, health: Health) {
     }
 }
 
+/// For flannel's probes, which restart the agent: a hang that will not end.
 async fn healthz(State(health): State<Health>) -> Answer {
-    alive(health.pulse.stuck())
+    alive(&health.pulse.stuck())
+}
+
+/// The same within five seconds.
+async fn livez(State(health): State<Health>) -> Answer {
+    alive(&health.pulse.hung())
 }
 
 async fn readyz(State(health): State<Health>) -> Answer {
     ready(&health.status.borrow())
 }
 
-/// The process runs, and its loop comes round. Whether the store answers is no matter: a restart
-/// would not help.
-fn alive(stuck: Option<Duration>) -> Answer {
-    match stuck {
-        None => (StatusCode::OK, "flanneld is running".to_owned()),
-        Some(age) => {
-            let why = format!("reconcile: stuck for {} s", age.as_secs());
-            (StatusCode::SERVICE_UNAVAILABLE, why)
-        }
+/// The process runs, and its tasks move. Whether the store answers is no matter: a restart would
+/// not help.
+fn alive(hung: &[Hung]) -> Answer {
+    if hung.is_empty() {
+        return (StatusCode::OK, "flanneld is running".to_owned());
     }
+    (StatusCode::SERVICE_UNAVAILABLE, named(hung))
+}
+
+/// Each with its age.
+fn named(hung: &[Hung]) -> String {
+    let all = hung.iter().map(ToString::to_string);
+    all.collect::<Vec<_>>().join("\n")
 }
 
 /// As `weft status` has it, with what is wrong.
@@ -105,7 +116,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
-    use crate::admin::status::Component;
+    use crate::{admin::status::Component, reconcile::pulse::Task};
 
     async fn get(address: SocketAddr, path: &str) -> String {
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
@@ -134,6 +145,8 @@ mod tests {
     #[tokio::test]
     async fn texts_and_codes_are_flannels() {
         let (told, address, server) = served();
+        let answer = get(address, "/livez").await;
+        assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
         let answer = get(address, "/healthz").await;
         assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
         assert!(answer.ends_with("\r\n\r\nflanneld is running"), "{answer}");
@@ -179,10 +192,15 @@ mod tests {
         server.abort();
     }
 
-    #[test]
-    fn a_loop_that_is_stuck_is_named() {
-        let (code, text) = alive(Some(Duration::from_secs(75)));
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_is_stuck_is_named() {
+        let pulse = Pulse::default();
+        pulse.beat(Task::Reconcile);
+        assert_eq!(alive(&pulse.hung()).0, StatusCode::OK);
+        tokio::time::advance(Duration::from_secs(5)).await;
+        let (code, text) = alive(&pulse.hung());
         assert_eq!(code, StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(text, "reconcile: stuck for 75 s");
+        assert_eq!(text, "reconcile: stuck for 5 s");
+        assert_eq!(alive(&pulse.stuck()).0, StatusCode::OK);
     }
 }

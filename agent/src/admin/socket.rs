@@ -5,6 +5,7 @@ use std::{
     io::Read as _,
     os::unix::{fs::PermissionsExt as _, net::UnixStream},
     path::Path,
+    sync::Arc,
     time::Duration,
 };
 
@@ -12,6 +13,7 @@ use tokio::{io::AsyncWriteExt as _, net::UnixListener, sync::watch, time::timeou
 use tracing::debug;
 
 use super::status::Status;
+use crate::reconcile::pulse::Pulse;
 
 /// A reader that takes longer is let go.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -33,13 +35,14 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
 }
 
 /// Answers until it is dropped.
-pub async fn serve(listener: UnixListener, status: watch::Receiver<Status>) {
+pub async fn serve(listener: UnixListener, status: watch::Receiver<Status>, pulse: Arc<Pulse>) {
     loop {
         let Ok((mut stream, _)) = listener.accept().await else {
             tokio::time::sleep(PATIENCE).await;
             continue;
         };
-        let text = serde_json::to_vec(&*status.borrow()).unwrap_or_default();
+        let status = status.borrow().clone().with_tasks(&pulse.hung());
+        let text = serde_json::to_vec(&status).unwrap_or_default();
         if !matches!(timeout(PATIENCE, stream.write_all(&text)).await, Ok(Ok(()))) {
             debug!("a reader of the status went away");
         }

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::reconcile::pulse::Hung;
+
 /// Name and version of the JSON form.
 pub const SCHEMA: &str = "weft/status/v1";
 
@@ -110,6 +112,29 @@ impl Status {
             components: vec![Component::bad("agent", why)],
             ..Self::default()
         }
+    }
+
+    /// With what the tasks' signs of life say at this moment.
+    #[must_use]
+    pub fn with_tasks(mut self, hung: &[Hung]) -> Self {
+        let named: Vec<String> = hung.iter().map(ToString::to_string).collect();
+        self.components.push(if named.is_empty() {
+            Component::good("tasks", "alive")
+        } else {
+            Component::bad("tasks", named.join("; "))
+        });
+        self
+    }
+
+    /// With what goes on where no agent answers.
+    #[must_use]
+    pub fn with_data_path(mut self, works: bool, detail: impl Into<String>) -> Self {
+        self.components.push(Component {
+            name: "data_path".to_owned(),
+            ok: works,
+            detail: detail.into(),
+        });
+        self
     }
 
     /// For a person.

@@ -17,6 +17,7 @@ use super::{
     renumber,
     report::tell,
     subnet_file::SubnetFile,
+    systemd,
 };
 use crate::{
     admin::{
@@ -36,7 +37,7 @@ use crate::{
         loss::SharedLedger,
         network::Follower,
         pass::Memory,
-        pulse::Pulse,
+        pulse::{Pulse, Task},
         renewal::{OwnLease, Renewal},
         run::{Reconciler, Report},
         underlay::{Underlay, UplinkWatch},
@@ -55,8 +56,14 @@ const NEWS: usize = 4096;
 pub async fn run(config: Config) -> Result<(), Failure> {
     let mut tasks = JoinSet::new();
     let (told, listener) = listen(&config)?;
-    tasks.spawn(socket::serve(listener, told.subscribe()));
-    let pulse = tell_health(&config, &told, &mut tasks)?;
+    let pulse = Arc::new(Pulse::default());
+    tasks.spawn(socket::serve(
+        listener,
+        told.subscribe(),
+        Arc::clone(&pulse),
+    ));
+    tell_health(&config, &told, &pulse, &mut tasks)?;
+    tasks.spawn(systemd::keep(told.subscribe(), Arc::clone(&pulse)));
     let outcome = tokio::select! {
         outcome = rounds(&config, &told, &pulse) => outcome,
         () = asked_to_stop() => {
@@ -64,6 +71,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
             Ok(())
         }
     };
+    systemd::stopping();
     tasks.shutdown().await;
     if let Err(error) = std::fs::remove_file(&config.socket) {
         warn!(%error, socket = %config.socket.display(), "socket not removed");
@@ -97,20 +105,20 @@ fn listen(config: &Config) -> Result<(watch::Sender<Status>, tokio::net::UnixLis
 fn tell_health(
     config: &Config,
     told: &watch::Sender<Status>,
+    pulse: &Arc<Pulse>,
     tasks: &mut JoinSet<()>,
-) -> Result<Arc<Pulse>, Failure> {
-    let pulse = Arc::new(Pulse::default());
+) -> Result<(), Failure> {
     if let Some(address) = config.health {
         let listener = health::bind(address).map_err(|error| {
             Failure::Usage(format!("--healthz-ip, --healthz-port {address}: {error}"))
         })?;
         let health = Health {
             status: told.subscribe(),
-            pulse: Arc::clone(&pulse),
+            pulse: Arc::clone(pulse),
         };
         tasks.spawn(health::serve(listener, health));
     }
-    Ok(pulse)
+    Ok(())
 }
 
 async fn asked_to_stop() {
@@ -139,7 +147,7 @@ async fn rounds(
         let ended = serve(config, told, Arc::clone(pulse), &ledger, &mut tasks).await;
         tasks.shutdown().await;
         ended?;
-        pulse.rest();
+        pulse.rest(Task::Reconcile);
     }
 }
 
@@ -246,7 +254,8 @@ async fn serve(
         relist: config.relist,
         kept,
     };
-    tasks.spawn(leases::follow(Arc::clone(&store), following, news));
+    let follower = leases::follow(Arc::clone(&store), following, news);
+    tasks.spawn(Arc::clone(&pulse).of(Task::Store, follower));
     let bell = Arc::new(Notify::new());
     let (outcome, own_lease) = watch::channel(OwnLease::Held);
     let (report, reported) = watch::channel(Report::default());

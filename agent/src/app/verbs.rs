@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use crate::{
     admin::{dump, socket, status::Status},
     cli::{DockerOptsArgs, DumpArgs, Output, StatusArgs},
+    datapath::ebpf::age::{self, AtWork},
     model::net::Vni,
     netlink::{Netlink as _, kernel::Rtnetlink},
     outputs::{
@@ -35,9 +36,17 @@ pub fn status(args: &StatusArgs) -> anyhow::Result<u8> {
             return Ok(FORBIDDEN);
         }
         Err(error) => {
+            let agent = match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "agent hangs",
+                _ => "agent down",
+            };
+            let (works, left) = at_work();
             let why = format!("no agent answers at {socket}: {error}");
-            complain(&format!("{why}; what it left is in `weft dump`"));
-            (Status::of_nobody(why), UNREACHABLE)
+            complain(&format!(
+                "{agent}, {left}: {why}; what it left is in `weft dump`"
+            ));
+            let status = Status::of_nobody(format!("{agent}: {why}"));
+            (status.with_data_path(works, left), UNREACHABLE)
         }
     };
     match args.output {
@@ -46,6 +55,35 @@ pub fn status(args: &StatusArgs) -> anyhow::Result<u8> {
         Output::Json => print(&serde_json::to_string_pretty(&status)?)?,
     }
     Ok(code)
+}
+
+/// What goes on without an agent, and whether anything of ours does.
+fn at_work() -> (bool, String) {
+    let all = match age::at_work() {
+        Ok(all) => all,
+        Err(error) => return (false, format!("data path unknown ({error})")),
+    };
+    let networks = all.iter().map(
+        |AtWork {
+             vni,
+             programs,
+             since,
+         }| {
+            let since =
+                since.map(|since| format!(" since {}", humantime::format_rfc3339_seconds(since)));
+            let since = since.unwrap_or_default();
+            format!("data path up{since} (VNI {vni}, {programs} programs)")
+        },
+    );
+    let text = networks.collect::<Vec<_>>().join(", ");
+    if text.is_empty() {
+        (
+            false,
+            "no programs at work, only what the kernel has".to_owned(),
+        )
+    } else {
+        (true, text)
+    }
 }
 
 fn complain(what: &str) {

@@ -12,7 +12,7 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use super::loss::SharedLedger;
+use super::{loss::SharedLedger, pulse};
 use crate::{
     model::lease::{LeaseEvent, Position, Snapshot},
     store::{
@@ -173,7 +173,9 @@ impl<S: LeaseStore> Follower<S> {
             None => {}
         }
         loop {
-            let first = match timeout_at(self.until(), events.next()).await {
+            // Coming round now and then is the sign of life.
+            let until = self.until().min(Instant::now() + pulse::EVERY);
+            let first = match timeout_at(until, events.next()).await {
                 Ok(Some(first)) => first?,
                 Ok(None) => return Err(Ended::Early),
                 Err(_elapsed) => {

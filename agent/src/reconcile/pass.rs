@@ -19,6 +19,7 @@ use super::{
     flowkeeper::{FlowKeeper, Promotion},
     hops::Hops,
     plan::{Plan, cut, plan, records},
+    pulse::Task,
     run::{Reconciler, Report},
     seen::{Seen, Sight},
     underlay::Underlay,
@@ -197,6 +198,7 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
     async fn look(&mut self, report: &mut Report) -> Result<Plan, String> {
         let began = Instant::now();
         let seen = self.see().await?;
+        self.pulse.beat(Task::Reconcile);
         let saw = began.elapsed();
         let plan = self.weigh(&seen.host, seen.maps.as_ref(), report).await;
         trace!(target: "weft::pace", ?saw, weighed = ?(began.elapsed() - saw), "looked");
@@ -363,6 +365,7 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
 
     async fn apply_to_host(&mut self, ops: &[HostOp], failures: &mut Vec<String>) {
         let answers = self.netlink.apply_all(ops).await;
+        self.pulse.beat(Task::Reconcile);
         for (op, answer) in ops.iter().zip(answers) {
             debug!(%op, failed = answer.is_err(), "applied");
             let follows = |seen: &mut Seen| answer.is_ok() && seen.follow(op);
@@ -390,6 +393,7 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
         let memory = &mut self.memory;
         let mut synced = true;
         for op in ops {
+            self.pulse.beat(Task::Reconcile);
             let takes = match op {
                 DatapathOp::Attach(at) => !records(at.hook),
                 DatapathOp::PutEndpoint(..) | DatapathOp::PutPort(..) => true,

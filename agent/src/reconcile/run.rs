@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use futures::{Stream, StreamExt as _};
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
 use super::{
@@ -13,7 +13,7 @@ use super::{
     desired::{Guard, KernelDefaults},
     leases::StoreNews,
     pass::Memory,
-    pulse::Pulse,
+    pulse::{self, Pulse, Task},
     renewal::OwnLease,
     schedule::Schedule,
     seen::Sight,
@@ -152,7 +152,7 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
         let mut own_lease = self.own_lease.clone();
         let mut networks = self.networks.clone();
         loop {
-            self.pulse.beat();
+            self.pulse.beat(Task::Reconcile);
             let (at, sight) = schedule.next();
             let wake = tokio::select! {
                 // News first: what has come is looked at together.
@@ -172,6 +172,7 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
                 Some(change) = changes.next() => Wake::Host(change),
                 () = rules_changed(&mut rules) => Wake::Wanted,
                 Some(event) = conntrack.next() => Wake::Flow(event),
+                () = sleep(pulse::EVERY) => continue,
             };
             match wake {
                 Wake::Store(StoreNews::Snapshot(snapshot)) => {

@@ -3,6 +3,7 @@
 
 pub mod auth_rows;
 pub mod cluster_rows;
+pub mod hang_rows;
 pub mod history;
 pub mod host_rows;
 pub mod invariants;

@@ -1,4 +1,4 @@
-//! Rows about the agent's process: 1, 2, 4 to 6, 23.
+//! Rows about the agent's process: 1, 2, 4, 5, 23.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,6 +13,7 @@ use crate::{
     dump::Counters,
     host::Host,
     paths::BPFTOOL,
+    supervisor::Supervisor,
     world::Node,
 };
 
@@ -61,6 +62,11 @@ fn everything_pinned(host: &Host) -> Result<BTreeSet<String>> {
 
 /// Row 1.
 pub fn killed(stage: &mut Stage) -> Result<Injected> {
+    // The programs are as old as the agent that loaded them.
+    stage.agent(0)?.kill_hard()?;
+    let started = stage.node(0)?.host.run("date -u -d -1second +%FT%TZ")?;
+    stage.revive(0)?;
+    let ready = stage.node(0)?.host.run("date -u -d +1second +%FT%TZ")?;
     let before = everything_pinned(&stage.node(0)?.host)?;
     stage.agent(0)?.kill_hard()?;
     stage.endure(Duration::from_secs(5), Duration::from_secs(60))?;
@@ -72,8 +78,20 @@ pub fn killed(stage: &mut Stage) -> Result<Injected> {
     );
     let (code, _, said) = host.weft(&["status"])?;
     ensure!(code == 3, "status ended with {code}: {said}");
+    let since = said
+        .split_once("agent down, data path up since ")
+        .and_then(|(_, rest)| rest.split_once(' '))
+        .with_context(|| format!("it does not say since when: {said}"))?
+        .0
+        .to_owned();
+    ensure!(
+        started <= since && since <= ready,
+        "since {since}, and the agent was started from {started} to {ready}"
+    );
     let took = stage.revive(0)?;
-    Ok(Injected::now().note(format!("started again in {took:.1?}")))
+    Ok(Injected::now().note(format!(
+        "data path up since {since}, started again in {took:.1?}"
+    )))
 }
 
 /// Row 2.
@@ -139,34 +157,20 @@ pub fn killed_while_starting(stage: &mut Stage) -> Result<Injected> {
     )))
 }
 
-/// Row 6, without a watchdog that would restart it.
-pub fn hung(stage: &mut Stage) -> Result<Injected> {
-    use nix::sys::signal::Signal;
-    stage.agent(0)?.daemon()?.signal(Signal::SIGSTOP)?;
-    let began = Instant::now();
-    let asked = stage.node(0)?.host.weft(&["status"]);
-    let took = began.elapsed();
-    let endured = stage.endure(Duration::from_secs(5), Duration::from_secs(60));
-    stage.agent(0)?.daemon()?.signal(Signal::SIGCONT)?;
-    endured?;
-    let (code, _, said) = asked?;
-    ensure!(
-        code == 3,
-        "status of a hung agent ended with {code}: {said}"
-    );
-    ensure!(
-        took < Duration::from_secs(3),
-        "status took {took:.1?} to say so"
-    );
-    Ok(Injected::now().note(format!("`weft status` gave up after {took:.1?}")))
-}
-
 /// Row 5.
 pub fn terminated(stage: &mut Stage) -> Result<Injected> {
     let before = everything_pinned(&stage.node(0)?.host)?;
+    let mut supervisor = Supervisor::new(stage.folder(), Duration::from_secs(30))?;
+    let agent = stage.agent(0)?;
+    agent.kill_hard()?;
+    agent.flags.environment = supervisor.environment();
+    stage.revive(0)?;
     let began = Instant::now();
-    stage.agent(0)?.stop()?;
+    let agent = stage.agent(0)?;
+    agent.stop()?;
     let took = began.elapsed();
+    agent.flags.environment.clear();
+    supervisor.until("STOPPING=1", Duration::from_secs(1))?;
     ensure!(took < Duration::from_secs(2), "it took {took:?} to stop");
     stage.endure(Duration::from_secs(2), Duration::from_secs(10))?;
     let after = everything_pinned(&stage.node(0)?.host)?;

@@ -9,11 +9,10 @@ use super::{
         a_black_hole, a_frozen_member, a_killed_leader, a_silent_store, compaction, data_lost,
         prefix_deleted, start_without_store,
     },
+    hang_rows::hung,
     host_rows::{foreign_programs, netlink_flood, strangers_delete},
     lease_rows::{a_race_for_subnets, a_stolen_subnet, an_expired_lease, one_address_twice},
-    process_rows::{
-        hung, killed, killed_and_restarted, killed_while_starting, terminated, two_agents,
-    },
+    process_rows::{killed, killed_and_restarted, killed_while_starting, terminated, two_agents},
     record_rows::{bad_records, config_changed, replaced_peer},
     upgrade_rows::{full_maps, upgraded},
     uplink_rows::{
@@ -56,7 +55,7 @@ pub const ROWS: &[Row] = &[
         ..row(
             1,
             "agent killed, not restarted",
-            "nothing lost, everything still pinned, `weft status` exits with 3",
+            "nothing lost, everything still pinned, `weft status` says since when the data path is up and exits with 3",
             killed,
         )
     },
@@ -84,13 +83,13 @@ pub const ROWS: &[Row] = &[
     row(
         5,
         "agent told to stop, and cleaned up elsewhere",
-        "ends within 2 s with 0, data path stays; cleanup leaves nothing",
+        "says `STOPPING=1`, ends within 2 s with 0, data path stays; cleanup leaves nothing",
         terminated,
     ),
     row(
         6,
         "agent hangs",
-        "nothing lost, `weft status` gives up within 3 s",
+        "nothing lost, `weft status` gives up within 3 s, the watchdog restarts it; a loop that is stuck is named by `/livez` and the status within 5 s",
         hung,
     ),
     Row {

@@ -9,7 +9,6 @@ use std::{path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use weft_tests::{
-    command,
     daemon::Daemon,
     host::Host,
     paths,
@@ -21,17 +20,6 @@ use weft_tests::{
 
 /// How soon the agent must have answered what was done, with what a busy machine adds.
 const PATIENCE: Duration = Duration::from_secs(6);
-
-/// The body and the status line of an answer to a plain request on this host.
-fn get(host: &Host, port: u16, path: &str) -> Result<(String, String)> {
-    let script = format!(
-        "exec 3<>/dev/tcp/127.0.0.1/{port}; printf 'GET {path} HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3"
-    );
-    let text = command::run(host.command("bash").args(["-c", &script]))?;
-    let (head, body) = text.split_once("\r\n\r\n").context("an HTTP answer")?;
-    let status = head.lines().next().unwrap_or_default().to_owned();
-    Ok((status, body.to_owned()))
-}
 
 /// Everything arrives between the first containers, both ways.
 fn reach_each_other(world: &World) -> Result<()> {

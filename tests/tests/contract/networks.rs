@@ -1,6 +1,6 @@
 //! Two networks on the same hosts: an agent, a device, a bridge and containers for each.
 
-use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use weft_tests::{
@@ -11,6 +11,7 @@ use weft_tests::{
     paths,
     reach::{self, Effort},
     subnet_env::SubnetEnv,
+    supervisor::Supervisor,
     wait,
     world::{Plan, World},
 };
@@ -46,9 +47,8 @@ impl Second {
             SOCKET,
         ]);
         // As systemd does with a unit of the type `notify`.
-        let notified = host.folder().join("notify");
-        let systemd = UnixDatagram::bind(&notified).context("a socket for systemd's part")?;
-        command.env("NOTIFY_SOCKET", &notified);
+        let mut systemd = Supervisor::new(host.folder(), Duration::from_secs(30))?;
+        command.envs(systemd.environment());
         let log = host.folder().join("second.log");
         let mut agent = Daemon::start("the second agent", command, log)?;
         wait::until_true(
@@ -60,10 +60,7 @@ impl Second {
             },
         )
         .with_context(|| agent.tail())?;
-        systemd.set_read_timeout(Some(PATIENCE))?;
-        let mut said = [0; 64];
-        let length = systemd.recv(&mut said).context("word from the agent")?;
-        ensure!(said.get(..length) == Some(b"READY=1\n"), "{said:?}");
+        systemd.until("READY=1", PATIENCE)?;
         let env = SubnetEnv::read(&host.file(FILE))?;
         let container = container(&host, &env)?;
         Ok(Self {

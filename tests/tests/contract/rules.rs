@@ -8,7 +8,7 @@ use weft_tests::{
     world::{CONFIG, Plan, World},
 };
 
-use crate::{PATIENCE, ensure_fast, get, reach_each_other};
+use crate::{PATIENCE, ensure_fast, reach_each_other};
 
 const NFTABLES: &str =
     r#"{"Network":"188.172.0.0/16","EnableNFTables":true,"Backend":{"Type":"vxlan"}}"#;
@@ -75,7 +75,7 @@ fn nftables_and_back() -> Result<()> {
 }
 
 fn health(host: &Host) -> Result<()> {
-    let alive = get(host, HEALTH, "/healthz")?;
+    let alive = host.get(HEALTH, "/healthz")?;
     ensure!(
         alive
             == (
@@ -83,7 +83,7 @@ fn health(host: &Host) -> Result<()> {
                 "flanneld is running".to_owned()
             )
     );
-    let ready = get(host, HEALTH, "/readyz")?;
+    let ready = host.get(HEALTH, "/readyz")?;
     ensure!(ready == ("HTTP/1.0 200 OK".to_owned(), "flanneld is ready".to_owned()));
     // Whoever finds the port taken is told, and ends.
     let flags = ["--healthz-port=8081", "--socket=/run/weft/other.sock"];

@@ -11,6 +11,7 @@ use weft_common::flow::{FlowEntry, FlowKey};
 use super::{Counters, Datapath, DatapathError, DatapathOp, DatapathState};
 use crate::model::net::Vni;
 
+pub mod age;
 mod attach;
 mod btf;
 pub mod cost;

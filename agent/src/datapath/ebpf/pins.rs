@@ -35,6 +35,26 @@ impl PinDir {
         Self(Path::new(BPFFS).join(format!("weft/v{}/{vni}", abi::LAYOUT)))
     }
 
+    /// The networks that have pins of this layout.
+    pub fn networks() -> io::Result<Vec<Vni>> {
+        let folder = Path::new(BPFFS).join(format!("weft/v{}", abi::LAYOUT));
+        let entries = match fs::read_dir(folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut networks = Vec::new();
+        for entry in entries {
+            let number = entry?
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok());
+            networks.extend(number.and_then(|number: u64| Vni::try_from(number).ok()));
+        }
+        networks.sort_unstable();
+        Ok(networks)
+    }
+
     /// The folder itself.
     #[must_use]
     pub fn path(&self) -> &Path {
