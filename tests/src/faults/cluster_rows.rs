@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 
 use super::{Injected, stage::Stage};
-use crate::{cluster::Cut, wait};
+use crate::{cluster::Cut, host::Host, wait};
 
 const LIMIT: Duration = Duration::from_secs(20);
 /// A host that nobody has, and two hardware addresses of it.
@@ -218,14 +218,37 @@ pub fn compaction(stage: &mut Stage) -> Result<Injected> {
     Ok(injected.note(format!("right after {took:.1?}")))
 }
 
-/// Row 16: another cluster, with nothing in it but the config.
+/// Row 16: another cluster, with nothing in it but the config. One agent is away, so that the others
+/// keep it as a peer; and one of those restarts meanwhile.
 pub fn data_lost(stage: &mut Stage) -> Result<Injected> {
+    let away = stage.node(1)?.env.subnet.trunc().to_string();
     stage.cluster.kill_all()?;
+    stage.agent(1)?.kill_hard()?;
     stage.cluster.wipe()?;
     stage.cluster.resume_all()?;
     stage.put_config(super::stage::CONFIG)?;
+    let kept = |stage: &Stage, host: &Host| -> Result<()> {
+        let records = super::truth::records(&stage.cluster, &stage.bad)?;
+        let back = records
+            .iter()
+            .any(|record| record.subnet.to_string() == away);
+        ensure!(!back, "the store has {away}");
+        let peers = host.peers()?;
+        let knows = peers.iter().any(|peer| peer.subnet == away);
+        ensure!(knows, "{} does not know {away}: {peers:?}", host.label);
+        Ok(())
+    };
+    let host = stage.node(0)?.host.clone();
+    wait::until_true("a host keeps the one that is away", LIMIT, || {
+        Ok(host.component("kept_peers")?.contains("1:"))
+    })?;
+    kept(stage, &host)?;
+    stage.agent(0)?.kill_hard()?;
+    stage.revive(0)?;
+    kept(stage, &host).context("after a restart")?;
+    stage.revive(1)?;
     // Whoever keeps its peers for a while gets them back: I2 asks for the same subnets.
-    Ok(Injected::now())
+    Ok(Injected::now().note("an agent that restarted kept its peer that was away"))
 }
 
 /// Row 17.

@@ -169,7 +169,7 @@ pub const ROWS: &[Row] = &[
         ..row(
             16,
             "etcd's data lost, another cluster",
-            "nothing lost, the same subnets again",
+            "nothing lost, also with an agent away and another restarted; the same subnets again",
             data_lost,
         )
     },
