@@ -10,9 +10,9 @@ use tracing::{info, warn};
 
 use crate::{
     cli::OnSubnetLost,
-    model::{lease::Claim, network::NetworkConfig},
+    model::lease::{Claim, Lease},
     reconcile::{renewal::OwnLease, run::Report},
-    store::LeaseStore,
+    store::{LeaseStore, StoreError},
 };
 
 const RETRY: Duration = Duration::from_secs(5);
@@ -36,6 +36,7 @@ pub async fn renumber(
     store: &impl LeaseStore,
     network: &NetworkConfig,
     (claim, address): (&Claim, watch::Receiver<IpAddr>),
+    claim: &Claim,
     mut own: watch::Receiver<OwnLease>,
     mut report: watch::Receiver<Report>,
 ) {
@@ -54,6 +55,7 @@ pub async fn renumber(
         let mut claim = claim.clone();
         claim.attrs.public_ip = *address.borrow();
         match store.claim(network, &claim).await {
+        match take(store, claim).await {
             Ok(lease) => {
                 info!(subnet = %lease.subnet, "a new subnet is leased");
                 return;
@@ -61,5 +63,57 @@ pub async fn renumber(
             Err(error) => warn!(%error, "no new subnet was leased: will retry"),
         }
         sleep(RETRY).await;
+    }
+}
+
+/// The next round goes by what the network config is now; so must the subnet that it begins with.
+async fn take(store: &impl LeaseStore, claim: &Claim) -> Result<Lease, StoreError> {
+    let network = store.network().await?;
+    store.claim(&network, claim).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::lease::{Backend, LeaseAttrs},
+        store::memory::MemoryStore,
+    };
+
+    fn config(range: &str) -> String {
+        format!(r#"{{"Network":"10.3.0.0/16",{range}"Backend":{{"Type":"vxlan"}}}}"#)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_subnet_is_one_of_the_config_as_it_is_now() {
+        let store = MemoryStore::with_config("/x", &config(""));
+        let claim = Claim {
+            attrs: LeaseAttrs {
+                public_ip: [192, 0, 2, 1].into(),
+                backend: Backend::Other("any".to_owned()),
+            },
+            previous: None,
+        };
+        let (outcome, own) = watch::channel(OwnLease::Held);
+        let (_loop, report) = watch::channel(Report {
+            cut_off: true,
+            ..Report::default()
+        });
+        let range = r#""SubnetMin":"10.3.77.0","SubnetMax":"10.3.77.0","#;
+        // What cannot be read now is no reason to go by what was.
+        store.put_raw("/x/config", b"garbage", 0);
+        outcome.send_replace(OwnLease::Lost("a thief holds it".to_owned()));
+        let renumbered = renumber(OnSubnetLost::Renumber, &store, &claim, own, report);
+        let repair = async {
+            sleep(RETRY * 3).await;
+            let before = store.snapshot().await.unwrap().leases;
+            store.put_raw("/x/config", config(range).as_bytes(), 0);
+            before
+        };
+        let ((), before) = tokio::join!(renumbered, repair);
+        assert!(before.is_empty(), "{before:?}");
+        let leases = store.snapshot().await.unwrap().leases;
+        let subnets: Vec<_> = leases.keys().map(ToString::to_string).collect();
+        assert_eq!(subnets, ["10.3.77.0/24"]);
     }
 }
