@@ -19,6 +19,8 @@ mod kernel;
 mod links;
 #[path = "datapath_contract/maps.rs"]
 mod maps;
+#[path = "datapath_contract/strays.rs"]
+mod strays;
 #[path = "datapath_contract/suite.rs"]
 mod suite;
 

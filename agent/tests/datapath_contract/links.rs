@@ -20,7 +20,7 @@ use super::{
     suite::{apply, content, puts},
 };
 
-fn attach(datapath: &mut EbpfDatapath, at: &Attachment) {
+pub fn attach(datapath: &mut EbpfDatapath, at: &Attachment) {
     undisturbed(|| datapath.apply(&DatapathOp::Attach(at.clone()))).unwrap();
 }
 
@@ -28,11 +28,11 @@ fn detach(datapath: &mut EbpfDatapath, at: &Attachment) {
     undisturbed(|| datapath.apply(&DatapathOp::Detach(at.clone()))).unwrap();
 }
 
-fn sweep(datapath: &mut EbpfDatapath) -> usize {
+pub fn sweep(datapath: &mut EbpfDatapath) -> usize {
     undisturbed(|| datapath.sweep()).unwrap()
 }
 
-fn attached(datapath: &EbpfDatapath) -> BTreeSet<Attachment> {
+pub fn attached(datapath: &EbpfDatapath) -> BTreeSet<Attachment> {
     datapath.observe().unwrap().attachments
 }
 

@@ -2,6 +2,7 @@
 //! 37, 39.
 
 use std::{
+    collections::BTreeMap,
     net::Ipv4Addr,
     time::{Duration, Instant},
 };
@@ -9,7 +10,10 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 use super::{Injected, stage::Stage};
-use crate::{agent::Agent, container::add_bridge, lab::SWITCH, probe, subnet_env::SubnetEnv, wait};
+use crate::{
+    agent::Agent, container::add_bridge, lab::SWITCH, paths::BPFTOOL, probe, subnet_env::SubnetEnv,
+    wait,
+};
 
 const LIMIT: Duration = Duration::from_secs(20);
 /// The host that these happen to: the third, beside the load.
@@ -120,20 +124,50 @@ pub fn a_new_bridge(stage: &mut Stage) -> Result<Injected> {
     Ok(Injected::now().note(format!("attached after {took:.1?}")))
 }
 
-/// Row 35.
+/// Row 35. Another bpffs over ours while the agent runs, and one more while it does not.
 pub fn a_file_system_over_ours(stage: &mut Stage) -> Result<Injected> {
+    const OVER: &str = "mount -t bpf none /sys/fs/bpf";
     let host = stage.node(0)?.host.clone();
-    host.run("mount -t bpf none /sys/fs/bpf")?;
-    stage.settle(LIMIT).context("with another bpffs in place")?;
-    stage.agent(0)?.kill_hard()?;
-    stage.revive(0)?;
-    let settled = stage.settle(LIMIT).context("after a restart");
+    let links = links(stage)?;
+    host.run(OVER)?;
+    let again = stage.settle(LIMIT).context("with another bpffs in place");
+    let restarted = again.and_then(|took| {
+        stage.agent(0)?.kill_hard()?;
+        host.run(OVER)?;
+        stage.revive(0)?;
+        stage
+            .settle(LIMIT)
+            .context("after a start where nothing is pinned")?;
+        host.run("umount /sys/fs/bpf")?;
+        Ok(took)
+    });
     host.run("umount /sys/fs/bpf")?;
-    settled?;
-    // What the old one still pins are programs of an agent that is gone.
+    let took = restarted?;
+    // The first one's pins are back: they are of the same links.
     stage.agent(0)?.kill_hard()?;
     stage.revive(0)?;
-    Ok(Injected::now())
+    stage.settle(LIMIT).context("with the first bpffs again")?;
+    let now = self::links(stage)?;
+    ensure!(
+        now == links,
+        "other links than before: {now:?}, not {links:?}"
+    );
+    Ok(Injected::now().note(format!(
+        "pinned again after {took:.1?}, the same links all along"
+    )))
+}
+
+/// Numbers of the first host's pinned links, by their pins.
+fn links(stage: &Stage) -> Result<BTreeMap<String, u64>> {
+    let host = &stage.node(0)?.host;
+    let pins = host.run("find /sys/fs/bpf/weft -path */links/*")?;
+    let number = |pin: &str| {
+        let text = host.run(&format!("{BPFTOOL} -j link show pinned {pin}"))?;
+        let link: serde_json::Value = serde_json::from_str(&text).context("parse a link")?;
+        let id = link.pointer("/id").and_then(|id| id.as_u64());
+        Ok((pin.to_owned(), id.context("a link's number")?))
+    };
+    pins.lines().map(number).collect()
 }
 
 /// Row 37: a link on the way is smaller than both ends, and says nothing.

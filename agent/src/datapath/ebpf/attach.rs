@@ -8,7 +8,7 @@ use aya::{
 };
 use weft_common::stats::Hook;
 
-use super::{call, filters::Filters, leftovers, pins::PinDir, tcx::Links};
+use super::{call, filters::Filters, leftovers, pins::PinDir, strays, tcx::Links};
 use crate::{
     datapath::{Attachment, DatapathError},
     model::net::{IfIndex, Vni},
@@ -178,11 +178,16 @@ impl Attacher {
 
     /// Takes off what an earlier run attached, either way, and this one did not take over: devices
     /// that are gone, or are none of ours any more. Answers with how many there were.
-    pub fn sweep(&self, pins: &PinDir, vni: Vni) -> Result<usize, DatapathError> {
+    pub fn sweep(&self, ebpf: &Ebpf, pins: &PinDir, vni: Vni) -> Result<usize, DatapathError> {
         let held = self.held();
-        leftovers::sweep(pins, vni, |way, hook, link| {
+        let swept = leftovers::sweep(pins, vni, |way, hook, link| {
             way == self.way() && held.contains_key(&(hook, link))
-        })
+        })?;
+        let is_ours = |hook, id| {
+            let program = program(ebpf, hook).and_then(|program| program.info().ok());
+            program.is_some_and(|program| program.id() == id)
+        };
+        Ok(swept + strays::sweep(vni, is_ours)?)
     }
 
     /// What this process attached or took over, with the device's name.

@@ -9,6 +9,7 @@ use super::{
     filters::{self, owner, refused},
     io_call,
     pins::PinDir,
+    strays,
     tcx::take_off,
 };
 use crate::{
@@ -88,7 +89,8 @@ pub fn remove(vni: Vni) -> Result<bool, DatapathError> {
         let doing = format!("remove {}", pins.path().display());
         pins.remove().or_else(is_gone).map_err(io_call(doing))?;
     }
-    Ok(found)
+    let strays = strays::sweep(vni, |_, _| false)?;
+    Ok(found || strays > 0)
 }
 
 fn is_gone(error: io::Error) -> io::Result<()> {
@@ -99,6 +101,6 @@ fn is_gone(error: io::Error) -> io::Result<()> {
 }
 
 /// Recorders go after what takes packets.
-const fn records(hook: Hook) -> bool {
+pub const fn records(hook: Hook) -> bool {
     matches!(hook, Hook::ToContainer | Hook::ToOverlay)
 }

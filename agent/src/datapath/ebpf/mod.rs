@@ -14,6 +14,7 @@ use crate::model::net::Vni;
 pub mod age;
 mod attach;
 mod btf;
+mod by_id;
 pub mod cost;
 mod filters;
 pub mod leftovers;
@@ -23,6 +24,7 @@ mod log;
 pub mod maps;
 pub mod pins;
 mod refusals;
+mod strays;
 mod tcx;
 pub mod trial;
 
@@ -57,6 +59,7 @@ impl EbpfDatapath {
         // The kernel's answer comes before anything is pinned.
         let (attacher, way_because) = Attacher::new(by, vni)?;
         let pins = PinDir::new(vni);
+        strays::recover(&pins, vni)?;
         let offsets = btf::conntrack_offsets();
         let ebpf = load::load(&pins, flows, offsets)?;
         let maps = Maps::open(&pins)?;
@@ -122,7 +125,7 @@ impl Datapath for EbpfDatapath {
     }
 
     fn sweep(&mut self) -> Result<usize, DatapathError> {
-        self.attacher.sweep(&self.pins, self.vni)
+        self.attacher.sweep(&self.ebpf, &self.pins, self.vni)
     }
 
     fn keep_pins(&mut self) -> Result<usize, DatapathError> {

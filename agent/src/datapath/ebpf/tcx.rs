@@ -12,7 +12,7 @@ use aya::programs::{
 };
 use weft_common::stats::Hook;
 
-use super::{call, io_call, pins::PinDir};
+use super::{by_id, call, io_call, pins::PinDir};
 use crate::{
     datapath::{Attachment, DatapathError},
     model::net::IfIndex,
@@ -43,9 +43,7 @@ impl Links {
         let Some(held) = self.held.get(&(hook, link)) else {
             return false;
         };
-        SchedClassifier::query_tcx(&held.name, direction(hook))
-            .is_ok_and(|(_, chain)| chain.iter().any(|program| program.id() == id))
-            && pins.link(hook, link).exists()
+        is_in_chain(&held.name, hook, id) && pins.link(hook, link).exists()
     }
 
     /// Hangs the hook's program at the device.
@@ -57,6 +55,9 @@ impl Links {
         doing: &str,
     ) -> Result<(), DatapathError> {
         let path = pins.link(at.hook, at.link);
+        if self.keeps(program, pins, at, doing)? {
+            return Ok(());
+        }
         // What this process still holds is the same program: it cannot be attached twice.
         if let Some(Held {
             name: _,
@@ -100,12 +101,46 @@ impl Links {
         Ok(())
     }
 
+    /// Whether our link still holds the program there, under its pin: a pin that is gone, or hidden by
+    /// another bpffs, is made again. Another name of the device changes nothing.
+    fn keeps(
+        &mut self,
+        program: &SchedClassifier,
+        pins: &PinDir,
+        at: &Attachment,
+        doing: &str,
+    ) -> Result<bool, DatapathError> {
+        let Some(held) = self.held.get_mut(&(at.hook, at.link)) else {
+            return Ok(false);
+        };
+        let Some(link) = &held.link else {
+            return Ok(false);
+        };
+        let id = program.info().map_err(call(doing))?.id();
+        if !is_in_chain(&at.name, at.hook, id) {
+            return Ok(false);
+        }
+        let path = pins.link(at.hook, at.link);
+        if !path.exists() {
+            let link = link.info().map_err(call(doing))?.id();
+            pins.create()?;
+            by_id::pin(link, &path).map_err(io_call(format!("pin {}", path.display())))?;
+        }
+        held.name.clone_from(&at.name);
+        Ok(true)
+    }
+
     /// Takes the hook's program off the device.
     pub fn detach(&mut self, pins: &PinDir, at: &Attachment) -> Result<(), DatapathError> {
         take_off(&pins.link(at.hook, at.link))?;
         self.held.remove(&(at.hook, at.link));
         Ok(())
     }
+}
+
+fn is_in_chain(device: &str, hook: Hook, id: u32) -> bool {
+    SchedClassifier::query_tcx(device, direction(hook))
+        .is_ok_and(|(_, chain)| chain.iter().any(|program| program.id() == id))
 }
 
 /// Swaps the program behind a pinned link for ours. `None` when the link is dead (its device was

@@ -78,6 +78,21 @@ pub struct Filter {
     pub program: u32,
 }
 
+/// A filter of another priority that runs a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Other {
+    /// The device.
+    pub link: IfIndex,
+    /// Its side.
+    pub side: Side,
+    /// Its number within its priority.
+    pub handle: u32,
+    /// Priority and protocol, as the kernel has them.
+    pub info: u32,
+    /// The program.
+    pub program: u32,
+}
+
 /// A connection to the kernel, in the network namespace that it was opened in.
 pub struct Clsact {
     socket: Socket,
@@ -176,22 +191,49 @@ impl Clsact {
 
     /// The filters of our priority at a side of a device, and how many others there are.
     pub fn filters(&self, link: IfIndex, side: Side) -> Result<(Vec<Filter>, usize), NetlinkError> {
-        let request = wire::header(link.get(), 0, side.parent(), 0);
-        let rows = match self.ask(RTM_GETTFILTER, NLM_F_DUMP, &request) {
-            // The hook has no such side, or the device is gone.
-            Err(error) if is_gone(&error) => Vec::new(),
-            other => other.map_err(failed(format!("read filters of link {link}")))?,
-        };
+        let rows = self.rows(link, side)?;
         let mut ours = Vec::new();
         let mut others = 0;
         for row in &rows {
             match read(row, side) {
                 Some(Row::Ours(filter)) => ours.push(filter),
                 Some(Row::Chain) => {}
-                Some(Row::Other) | None => others += 1,
+                Some(Row::Program(_) | Row::Other) | None => others += 1,
             }
         }
         Ok((ours, others))
+    }
+
+    /// The filters of other priorities that run programs.
+    pub fn programs_of_others(
+        &self,
+        link: IfIndex,
+        side: Side,
+    ) -> Result<Vec<Other>, NetlinkError> {
+        let rows = self.rows(link, side)?;
+        let found = rows.iter().filter_map(|row| match read(row, side)? {
+            Row::Program(other) => Some(other),
+            Row::Ours(_) | Row::Chain | Row::Other => None,
+        });
+        Ok(found.collect())
+    }
+
+    /// Takes such a one off.
+    pub fn delete_other(&self, other: &Other) -> Result<(), NetlinkError> {
+        let (link, side) = (other.link.get(), other.side.parent());
+        let mut request = wire::header(link, other.handle, side, other.info);
+        put(&mut request, wire::KIND, b"bpf\0");
+        let answer = self.ask(RTM_DELTFILTER, NLM_F_ACK, &request);
+        gone_is_well(answer).map_err(failed(format!("remove a filter of link {link}")))
+    }
+
+    fn rows(&self, link: IfIndex, side: Side) -> Result<Vec<Vec<u8>>, NetlinkError> {
+        let request = wire::header(link.get(), 0, side.parent(), 0);
+        match self.ask(RTM_GETTFILTER, NLM_F_DUMP, &request) {
+            // The hook has no such side, or the device is gone.
+            Err(error) if is_gone(&error) => Ok(Vec::new()),
+            other => other.map_err(failed(format!("read filters of link {link}"))),
+        }
     }
 
     /// Sends a request and returns the bodies of its answers.

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
-use super::{Filter, PRIORITY, Place, Side};
+use super::{Filter, Other, PRIORITY, Place, Side};
 use crate::{model::net::IfIndex, netlink::raw};
 
 /// `TCA_KIND` and `TCA_OPTIONS`.
@@ -29,7 +29,9 @@ pub(super) enum Row {
     Ours(Filter),
     /// The head of a priority's list, which comes before its filters.
     Chain,
-    /// Somebody else's.
+    /// Somebody else's that runs a program.
+    Program(Other),
+    /// Any other of somebody else's.
     Other,
 }
 
@@ -37,10 +39,28 @@ pub(super) enum Row {
 pub(super) fn read(row: &[u8], side: Side) -> Option<Row> {
     let attributes = row.get(TCMSG_LEN..)?;
     let kind = text(attribute(attributes, KIND)?);
-    if word(row, 16)? >> 16 != u32::from(PRIORITY) || kind != "bpf" {
+    let (handle, info) = (word(row, 8)?, word(row, 16)?);
+    if kind != "bpf" {
         return Some(Row::Other);
     }
-    let handle = word(row, 8)?;
+    if info >> 16 != u32::from(PRIORITY) {
+        let options = attribute(attributes, OPTIONS);
+        let program = options.and_then(|options| word(attribute(options, TCA_BPF_ID)?, 0));
+        let link = index(row)?;
+        return Some(
+            program
+                .filter(|_| handle != 0)
+                .map_or(Row::Other, |program| {
+                    Row::Program(Other {
+                        link,
+                        side,
+                        handle,
+                        info,
+                        program,
+                    })
+                }),
+        );
+    }
     if handle == 0 {
         return Some(Row::Chain);
     }
@@ -151,7 +171,14 @@ mod tests {
         };
         assert_eq!((place.link.get(), place.handle, program), (7, 0x103, 42));
         assert_eq!(place.side, Side::Egress);
-        for (info, handle, kind) in [(1 << 16 | 3, 0x103, &b"bpf\0"[..]), (ours, 1, b"u32\0")] {
+        let info = 1 << 16 | 3;
+        let found = read(&row(info, 0x103, b"bpf\0", &options), Side::Egress);
+        let Some(Row::Program(other)) = found else {
+            panic!("no program of others");
+        };
+        assert_eq!((other.link.get(), other.handle), (7, 0x103));
+        assert_eq!((other.info, other.program), (info, 42));
+        for (info, handle, kind) in [(ours, 1, &b"u32\0"[..]), (info, 0, b"bpf\0")] {
             let found = read(&row(info, handle, kind, &options), Side::Egress);
             assert!(matches!(found, Some(Row::Other)), "{info:#x}");
         }
