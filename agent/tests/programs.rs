@@ -23,6 +23,8 @@ mod lengths;
 mod packets;
 #[path = "programs/random.rs"]
 mod random;
+#[path = "programs/routed.rs"]
+mod routed;
 #[path = "programs/stages.rs"]
 mod stages;
 #[path = "programs/tagged.rs"]

@@ -2,8 +2,8 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// The outer packet to this peer may be built by the programs. Without it the peer is kernel-only:
-/// known to the guard, never a fast destination.
+/// The outer packet to this peer may be built by the programs. Without it and [`PEER_DIRECT`] the peer
+/// is kernel-only: known to the guard, never a fast destination.
 ///
 /// It holds for both directions: conntrack must see both or neither, and what the host does to
 /// tunnel packets from this peer would be skipped as well.
@@ -11,6 +11,10 @@ pub const PEER_FAST: u32 = 1;
 /// This subnet was ours: whatever bears one of its addresses on this host is dropped. The entry may
 /// be that of the peer who has the subnet now.
 pub const PEER_LOST: u32 = 2;
+/// This peer's packets are routed by the programs as they are, without a tunnel, in both directions:
+/// `DirectRouting`. It stands alone, never beside [`PEER_FAST`]: programs that do not know it leave
+/// such a peer to the kernel.
+pub const PEER_DIRECT: u32 = 4;
 /// What comes from this VTEP address is the kernel's: see [`PEER_FAST`].
 pub const VTEP_KERNEL: u32 = 1;
 
@@ -32,7 +36,7 @@ pub struct PeerEntry {
     pub gateway: [u8; 4],
     /// Device that the route to the VTEP address leaves by.
     pub ifindex: u32,
-    /// Largest inner IP packet that fits the path to this peer, in bytes.
+    /// Largest packet of a container that fits the path to this peer, in bytes.
     pub mtu: u32,
     /// `PEER_*` bits.
     pub flags: u32,

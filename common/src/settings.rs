@@ -6,6 +6,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub const GUARD_PEERS: u32 = 2;
 /// The guard drops whatever no legitimate peer or container can have sent.
 pub const GUARD_STRICT: u32 = 4;
+/// Some peers may be reached without a tunnel, and reach us so: what comes in by the wire from an
+/// address of the overlay is then a matter of the programs.
+pub const DIRECT_ROUTING: u32 = 8;
 /// Packets may be taken. Without it the programs guard and count, and leave every packet alone.
 pub const FAST_PATH: u32 = 1;
 
@@ -39,7 +42,7 @@ pub struct DatapathSettings {
     pub port_max: u32,
     /// TTL of the outer packet (`ip_default_ttl`).
     pub ttl: u32,
-    /// `FAST_PATH` and `GUARD_*` bits. Zero in a map that nobody filled: the programs then do nothing.
+    /// `FAST_PATH`, `DIRECT_ROUTING` and `GUARD_*` bits. Zero in a map that nobody filled: the programs then do nothing.
     pub flags: u32,
     /// Not zero once the agent has filled the entry: the guard judges nothing before.
     pub ready: u32,

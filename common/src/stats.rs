@@ -151,6 +151,8 @@ reasons! {
     OtherDevice = 44, "other_device", Passed;
     /// From or to an address of a subnet that was this host's and is not any more.
     DropSubnetLost = 45, "drop_subnet_lost", Dropped;
+    /// To a container, without a tunnel, from an address of the overlay that no peer has.
+    DropSpoofedPlain = 46, "drop_spoofed_plain", Dropped;
 }
 
 macro_rules! hooks {

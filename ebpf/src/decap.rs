@@ -1,8 +1,8 @@
-//! The way in by the uplink: a tunnel packet for us.
+//! The way in by the uplink: a tunnel packet for us, or what [`direct`] takes without one.
 
 use weft_common::{
-    peer::PEER_FAST,
-    settings::DatapathSettings,
+    peer::{PEER_DIRECT, PEER_FAST, PeerEntry},
+    settings::{DIRECT_ROUTING, DatapathSettings},
     stats::Reason,
     wire::{
         ETH_LEN, ETHERTYPE_IPV4, IPV4_LEN, OVERHEAD, PROTO_UDP, UDP_LEN, VXLAN_FLAG_VNI, VXLAN_LEN,
@@ -13,7 +13,7 @@ use zerocopy::FromBytes;
 
 use crate::{
     deliver::{self, Arrival},
-    guard, maps,
+    direct, guard, maps,
     packet::Packet,
     parse::{Frame, HEADERS, Ipv4, Mac, is_hidden, mac, require_untagged},
     verdict::Verdict,
@@ -49,6 +49,16 @@ pub fn from_uplink(packet: &Packet<'_>) -> Result<Verdict, Reason> {
     if is_hidden(packet) {
         return Err(guard::tagged(settings));
     }
+    match tunnelled(packet, settings) {
+        Err(Reason::NotOverlay) if settings.flags & DIRECT_ROUTING != 0 => {
+            direct::receive(packet, settings)
+        }
+        outcome => outcome,
+    }
+}
+
+#[inline(always)]
+fn tunnelled(packet: &Packet<'_>, settings: &DatapathSettings) -> Result<Verdict, Reason> {
     let frame = Frame::read(packet)?;
     let outer = frame.ip;
     if outer.protocol() != PROTO_UDP {
@@ -148,7 +158,8 @@ fn take(
     }
     // The guard stands at every device; rules and the reverse path filter were judged for the one
     // that peers are reached by.
-    if from.is_some_and(|peer| peer.flags & PEER_FAST != 0 && peer.ifindex != packet.ifindex()) {
+    let known = |peer: &PeerEntry| peer.flags & (PEER_FAST | PEER_DIRECT) != 0;
+    if from.is_some_and(|peer| known(peer) && peer.ifindex != packet.ifindex()) {
         return Err(Reason::OtherDevice);
     }
     if packet.gso_size() != 0 {

@@ -2,7 +2,7 @@
 
 use weft_common::{
     endpoint::{ENDPOINT_KERNEL, ENDPOINT_PEER, EndpointEntry},
-    peer::{PEER_FAST, PeerEntry},
+    peer::{PEER_DIRECT, PEER_FAST, PeerEntry},
     settings::{DatapathSettings, FAST_PATH},
     stats::Reason,
     wire::{ETH_LEN, ETHERTYPE_IPV4},
@@ -57,10 +57,10 @@ pub fn receiver(
     if settings.flags & FAST_PATH == 0 {
         return Err(unknown(ip.destination(), Reason::FastPathOff));
     }
-    // A flow takes one way: what does not go out fast must not come in fast. The way to a node's own
-    // address is never ours.
+    // A flow takes one way: what does not go out fast must not come in fast, and what does must,
+    // with a tunnel or without. The way to a node's own address is never ours.
     match from {
-        Some(peer) if peer.flags & PEER_FAST != 0 => {}
+        Some(peer) if peer.flags & (PEER_FAST | PEER_DIRECT) != 0 => {}
         Some(_) => return Err(unknown(ip.destination(), Reason::PeerKernelOnly)),
         None => return Err(Reason::HostTraffic),
     }

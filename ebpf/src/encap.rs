@@ -2,14 +2,14 @@
 
 use weft_common::{
     endpoint::ENDPOINT_HOOKED,
-    peer::PEER_FAST,
+    peer::{PEER_DIRECT, PEER_FAST, PeerEntry},
     settings::{DatapathSettings, FAST_PATH},
     stats::Reason,
     wire::{ETH_LEN, Encapsulation, OVERHEAD, Outer, source_port},
 };
 
 use crate::{
-    arp, deliver,
+    arp, deliver, direct,
     flow::{Local, require_stackless},
     guard, maps,
     packet::{Packet, random},
@@ -70,12 +70,14 @@ fn take(packet: &Packet<'_>, place: Place, overlay: &mut bool) -> Result<Verdict
     require_untagged(packet)?;
     let bytes = packet.len();
     ip.require_plain(bytes.wrapping_sub(ETH_LEN as u32))?;
-    if peer.flags & PEER_FAST == 0 {
+    if peer.flags & (PEER_FAST | PEER_DIRECT) == 0 {
         return Err(Reason::PeerKernelOnly);
     }
     let segment = segment_len(packet, &ip, HEADERS).ok_or(Reason::OtherAggregate)?;
-    if segment > settings.mtu || segment > peer.mtu || ip.total_len() + OVERHEAD as u32 > MAX_IP_LEN
-    {
+    // What needs no tunnel need not fit into one.
+    let tunnelled = |peer: &PeerEntry| peer.flags & PEER_DIRECT == 0;
+    let unfit = segment > settings.mtu || ip.total_len() + OVERHEAD as u32 > MAX_IP_LEN;
+    if segment > peer.mtu || (unfit && tunnelled(peer)) {
         return Err(Reason::TooBig);
     }
 
@@ -106,6 +108,9 @@ fn take(packet: &Packet<'_>, place: Place, overlay: &mut bool) -> Result<Verdict
     }
     require_stackless(packet, &ip, HEADERS, Local::Source)?;
 
+    if !tunnelled(peer) {
+        return direct::send(packet, &ip, peer);
+    }
     let outer = outer(settings, peer.vtep_addr, peer.vtep_mac, packet, &ip);
     let aggregate = packet.gso_size() != 0;
     // Grow first, write after: a refusal leaves the packet as it came.

@@ -17,7 +17,7 @@ pub fn is_ours(settings: &DatapathSettings, address: [u8; 4]) -> bool {
 
 /// Whether an address is inside the overlay.
 #[inline(always)]
-fn is_overlay(settings: &DatapathSettings, address: [u8; 4]) -> bool {
+pub fn is_overlay(settings: &DatapathSettings, address: [u8; 4]) -> bool {
     within(address, settings.network, settings.network_mask)
 }
 
@@ -84,6 +84,21 @@ pub fn admit_decapsulated(
     }
     admit_inside(settings, packet, inner, transport)?;
     Ok(peer)
+}
+
+/// A packet for a container that the wire brought without a tunnel: an address of the overlay is a
+/// peer's, or nobody can have sent it. Which way a peer takes is its own routes' matter, so that the
+/// peer may be one that we reach by a tunnel. The peer whose subnet holds the source.
+#[inline(always)]
+pub fn admit_routed(settings: &DatapathSettings, ip: &Ipv4) -> Result<&'static PeerEntry, Reason> {
+    let source = ip.source();
+    if !is_overlay(settings, source) {
+        return Err(Reason::NotOverlay);
+    }
+    match maps::peer_of(source) {
+        Some(peer) if !is_ours(settings, source) => Ok(peer),
+        _ => Err(refusal(settings, GUARD_STRICT, Reason::DropSpoofedPlain)),
+    }
 }
 
 /// The refusal of a tagged packet inside the tunnel, or of tags that the stack would take off.

@@ -14,6 +14,7 @@
 pub mod arp;
 pub mod decap;
 pub mod deliver;
+pub mod direct;
 pub mod encap;
 pub mod flow;
 pub mod guard;

@@ -14,7 +14,7 @@ use aya_ebpf::{
     helpers::{
         bpf_check_mtu, bpf_csum_level, bpf_fib_lookup, bpf_get_hash_recalc, bpf_get_prandom_u32,
         bpf_ktime_get_ns, bpf_probe_read_kernel, bpf_redirect, bpf_redirect_neigh,
-        bpf_redirect_peer, bpf_skb_load_bytes,
+        bpf_redirect_peer, bpf_skb_change_tail, bpf_skb_load_bytes,
     },
     programs::TcContext,
 };
@@ -222,6 +222,13 @@ impl<'a> Packet<'a> {
         // must not be taken for one of the inner.
         unsafe { bpf_csum_level(self.skb(), u64::from(BPF_CSUM_LEVEL_DEC)) };
         true
+    }
+
+    /// Cuts off what is behind the first `len` bytes.
+    #[inline(always)]
+    pub fn cut(&self, len: u32) -> bool {
+        // SAFETY: the context is valid for the whole program.
+        unsafe { bpf_skb_change_tail(self.skb(), len, 0) == 0 }
     }
 
     /// Whether the device verified the outermost checksum.

@@ -9,6 +9,7 @@ use weft_common::{
 };
 
 use crate::{
+    direct::ROUTED,
     encap::PASSED_OVERLAY,
     flow::{Kind, Local, key_of},
     guard, maps,
@@ -57,8 +58,8 @@ pub fn tracking_of(packet: &Packet<'_>) -> Tracking {
     }
 }
 
-/// Egress of `flannel.<VNI>`: a container's packet that the stack sends to a peer. What bears an
-/// address of a subnet that is not ours any more ends here, whichever way it came.
+/// Egress of `flannel.<VNI>`, and of the uplink where peers may be reached without a tunnel: a
+/// container's packet that the stack sends to a peer. What bears an address of a subnet that is not ours any more ends here, whichever way it came.
 #[inline(always)]
 pub fn to_overlay(packet: &Packet<'_>) -> Reason {
     record(packet, Local::Source).unwrap_or_else(|reason| reason)
@@ -79,11 +80,20 @@ fn record(packet: &Packet<'_>, local: Local) -> Result<Reason, Reason> {
     let frame = Frame::read(packet)?;
     require_untagged(packet)?;
     let ip = frame.ip;
-    if local == Local::Source
-        && !guard::is_ours(settings, ip.source())
-        && guard::lost(ip.source()).is_some()
-    {
-        return Err(Reason::DropSubnetLost);
+    if local == Local::Source {
+        // At the uplink most packets are none of a container.
+        if !guard::is_ours(settings, ip.source()) {
+            let lost =
+                guard::is_overlay(settings, ip.source()) && guard::lost(ip.source()).is_some();
+            return Err(if lost {
+                Reason::DropSubnetLost
+            } else {
+                Reason::NoFlow
+            });
+        }
+        if packet.tc_index() == ROUTED {
+            return Err(Reason::Untracked);
+        }
     }
     let (ours, theirs) = match local {
         Local::Source => (ip.source(), ip.destination()),

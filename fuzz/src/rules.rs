@@ -36,6 +36,7 @@ fn judge(tables: Vec<Table>) {
         ports: vec!["veth1".to_owned()],
         device: "flannel.1".to_owned(),
         uplink: "eth0".to_owned(),
+        direct: true,
         vtep: Ipv4Addr::new(192, 0, 2, 1),
         port: 8472,
     };

@@ -22,6 +22,12 @@ const SOME: Effort = Effort {
     tcp_bytes: 4 << 20,
 };
 
+const FEW: Effort = Effort {
+    pings: 2,
+    packets: 20,
+    tcp_bytes: 1 << 16,
+};
+
 /// Two of ours and one that is programmed as flannel does it.
 fn world() -> Result<World> {
     let plan = Plan {
@@ -86,7 +92,19 @@ fn nodes_on_one_wire_need_no_tunnel_until_a_gateway_is_between_them() -> Result<
         ensure!(status.contains("without encapsulation"), "{status}");
     }
     let capture = Capture::start(&first.host, "eth0")?;
+    reach::ensure_all(&reach::everybody(&world, FEW)?).with_context(|| world.describe())?;
+    // The first packets teach everybody who is where; the others are fast.
+    let before = world.counters()?;
     reach::ensure_all(&reach::everybody(&world, SOME)?).with_context(|| world.describe())?;
+    world.ensure_fast(&before)?;
+    for (now, before) in world.counters()?.iter().zip(&before) {
+        for hook in ["from_container", "from_uplink"] {
+            for reason in ["taken", "taken_aggregate"] {
+                let more = now.of(hook, reason) - before.of(hook, reason);
+                ensure!(more > 0, "no {reason} at {hook}\n{}", now.lines());
+            }
+        }
+    }
     let seen = capture.overlay();
     ensure!(
         seen.is_empty(),

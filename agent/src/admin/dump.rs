@@ -5,7 +5,7 @@ use std::{fs, net::Ipv4Addr};
 use anyhow::ensure;
 use serde_json::{Value, json};
 use weft_common::{
-    peer::PEER_FAST,
+    peer::{PEER_DIRECT, PEER_FAST},
     stats::{Fate, Reason},
 };
 
@@ -55,7 +55,8 @@ pub fn dump(what: What, vni: Vni) -> anyhow::Result<Value> {
                     "gateway": Ipv4Addr::from(peer.gateway),
                     "device": link_name(peer.ifindex),
                     "mtu": peer.mtu,
-                    "fast": peer.flags & PEER_FAST != 0,
+                    "fast": peer.flags & (PEER_FAST | PEER_DIRECT) != 0,
+                    "direct": peer.flags & PEER_DIRECT != 0,
                 })
             });
             json!({ "schema": "weft/peers/v1", "peers": peers.collect::<Vec<_>>() })

@@ -233,6 +233,16 @@ pub fn status(ground: &Status, told: &Told) -> Status {
             mode.fast_path = if *fast { "on" } else { "off" }.to_owned();
             mode.why.clone_from(why);
             components.push(Component::good("kernel_only", listed(kernel_only)));
+            if !report.routed.is_empty() {
+                let peers = report.routed.iter().map(ToString::to_string);
+                components.push(Component::good(
+                    "direct",
+                    format!(
+                        "without encapsulation: {}",
+                        peers.collect::<Vec<_>>().join(", ")
+                    ),
+                ));
+            }
             let ports = report.kept_ports.iter().map(|(port, why)| (port, why));
             components.push(Component::good("kept_ports", listed(ports)));
         }

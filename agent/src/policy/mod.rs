@@ -61,6 +61,8 @@ pub struct Scene {
     pub device: String,
     /// The underlay's interface.
     pub uplink: String,
+    /// Containers' packets may come and go by it without a tunnel.
+    pub direct: bool,
     /// Our VTEP address.
     pub vtep: Ipv4Addr,
     /// UDP port of the overlay.
@@ -95,11 +97,18 @@ fn either(rules: &RulesRead, kinds: &[Packets]) -> Verdict {
 const THROUGH: &[Hook] = &[Hook::Prerouting, Hook::Forward, Hook::Postrouting];
 
 impl Scene {
+    /// Interfaces that lead to other nodes' containers.
+    #[must_use]
+    pub fn ways(&self) -> Vec<String> {
+        let direct = self.direct.then(|| self.uplink.clone());
+        [self.device.clone()].into_iter().chain(direct).collect()
+    }
+
     /// From a container to another node.
     fn outwards(&self) -> Packets {
         Packets {
             input: Names::Known(self.bridges.clone()),
-            output: Names::Known(vec![self.device.clone()]),
+            output: Names::Known(self.ways()),
             source: vec![self.subnet],
             destination: vec![self.network],
             ..self.inner()
@@ -110,7 +119,7 @@ impl Scene {
     fn inwards(&self) -> Packets {
         let vteps = self.vteps.iter().copied().map(single);
         Packets {
-            input: Names::Known(vec![self.device.clone()]),
+            input: Names::Known(self.ways()),
             output: Names::Known(self.bridges.clone()),
             source: [self.network].into_iter().chain(vteps).collect(),
             destination: vec![self.subnet],
@@ -119,7 +128,8 @@ impl Scene {
     }
 
     fn inner(&self) -> Packets {
-        let devices = self.bridges.iter().chain(&self.ports).chain([&self.device]);
+        let ways = self.ways();
+        let devices = self.bridges.iter().chain(&self.ports).chain(&ways);
         Packets {
             input: Names::Any,
             output: Names::Any,

@@ -22,6 +22,7 @@ fn scene() -> Scene {
         ports: vec!["veth1".to_owned()],
         device: "flannel.1".to_owned(),
         uplink: "eth0".to_owned(),
+        direct: false,
         vtep: Ipv4Addr::new(192, 0, 2, 2),
         port: 8472,
     }

@@ -172,10 +172,10 @@ fn routed(rules: &BTreeSet<RoutingRule>, scene: &Scene, vtep: Ipv4Addr) -> Optio
             && concerns(rule, &ours, &theirs)
             && rule.protocol.is_none_or(|protocol| protocol == UDP)
     };
-    let device = std::slice::from_ref(&scene.device);
+    let ways = scene.ways();
     let inside = |rule: &RoutingRule| {
         (came_by(rule, &scene.bridges) && concerns(rule, &scene.subnet, &scene.network))
-            || (came_by(rule, device) && concerns(rule, &scene.network, &scene.subnet))
+            || (came_by(rule, &ways) && concerns(rule, &scene.network, &scene.subnet))
     };
     let found = rules
         .iter()
@@ -227,6 +227,7 @@ impl Place<'_> {
             ports: ports.iter().map(|port| port.name.clone()).collect(),
             device: self.device.to_owned(),
             uplink: name(&self.underlay.link).unwrap_or_default(),
+            direct: self.network.direct_routing,
             vtep: self.underlay.address,
             port: self.network.port,
         }

@@ -12,8 +12,8 @@ use std::{
 use ipnet::{IpNet, Ipv4Net};
 use weft_common::{
     endpoint::EndpointEntry,
-    peer::{VTEP_KERNEL, VtepEntry},
-    settings::{DatapathSettings, FAST_PATH, GUARD_PEERS, GUARD_STRICT},
+    peer::{PEER_DIRECT, VTEP_KERNEL, VtepEntry},
+    settings::{DIRECT_ROUTING, DatapathSettings, FAST_PATH, GUARD_PEERS, GUARD_STRICT},
     stats::Hook,
 };
 
@@ -123,6 +123,8 @@ pub struct Desired {
     pub peers: BTreeMap<Subnet, Peer>,
     /// Those of them that are reached without encapsulation, by this device.
     pub direct: BTreeMap<Subnet, IfIndex>,
+    /// VTEP addresses of those that the programs reach so.
+    pub routed: BTreeSet<Ipv4Addr>,
     /// Length of the subnets of a network whose peers are reached like that where they can be; there
     /// a route of that form is ours.
     pub direct_len: Option<u8>,
@@ -158,6 +160,14 @@ pub fn desired(view: &View<'_>) -> Desired {
     };
     let own = view.own.net();
     let lost = lost::subnets(view);
+    let datapath = view
+        .own
+        .v4()
+        .map(|own| datapath(view, own, &name, &peers, &lost));
+    let datapath = datapath.unwrap_or_default();
+    let routed = datapath.peers.values();
+    let routed = routed.filter(|peer| peer.flags & PEER_DIRECT != 0);
+    let routed = routed.map(|peer| peer.vtep_addr.into()).collect();
     Desired {
         address: IpNet::from(own.network()),
         network: IpNet::V4(view.network.network),
@@ -166,11 +176,8 @@ pub fn desired(view: &View<'_>) -> Desired {
             .iter()
             .map(|(address, endpoint)| (endpoint.bridge, IpAddr::V4(*address)))
             .collect(),
-        datapath: view
-            .own
-            .v4()
-            .map(|own| datapath(view, own, &name, &peers, &lost))
-            .unwrap_or_default(),
+        datapath,
+        routed,
         // What is cut off leaves by no way where nobody would see it.
         direct: if lost.is_empty() {
             direct(view, &name, &peers)
@@ -194,7 +201,7 @@ fn datapath(
     lost: &BTreeSet<Ipv4Net>,
 ) -> DatapathState {
     let mut state = DatapathState {
-        settings: Some(settings(view, own)),
+        settings: Some(settings(view, own, device, lost)),
         ..DatapathState::default()
     };
     for (subnet, peer) in peers {
@@ -210,7 +217,7 @@ fn datapath(
         named.or_insert(VtepEntry { leases: 0, flags }).leases += 1;
         state
             .peers
-            .insert(net, peer_entry(view, device, net, vtep, peer));
+            .insert(net, peer_entry(view, device, net, vtep, peer, lost));
     }
     lost::mark(lost, &mut state.peers);
     state.locals = endpoints::locals(view.host)
@@ -247,12 +254,15 @@ fn datapath(
     state
 }
 
-fn settings(view: &View<'_>, own: Ipv4Net) -> DatapathSettings {
+fn settings(
+    view: &View<'_>,
+    own: Ipv4Net,
+    device: &str,
+    lost: &BTreeSet<Ipv4Net>,
+) -> DatapathSettings {
     let (port_min, port_max) = view.kernel.ports;
-    let records = !view
-        .unhooked
-        .iter()
-        .any(|(hook, _)| *hook == Hook::ToOverlay);
+    let device = view.host.link_named(device);
+    let records = device.is_none_or(|device| !view.fails(Hook::ToOverlay, device.index));
     // A subnet that is somebody else's holds no container of ours.
     let own = if view.holds {
         own
@@ -273,13 +283,17 @@ fn settings(view: &View<'_>, own: Ipv4Net) -> DatapathSettings {
         port_max: port_max.into(),
         ttl: view.kernel.ttl.into(),
         flags: view.guard.flags()
-            | if view.fast_path && records {
-                FAST_PATH
-            } else {
-                0
-            },
+            | flag(FAST_PATH, view.fast_path && records)
+            | flag(
+                DIRECT_ROUTING,
+                view.network.direct_routing && lost.is_empty(),
+            ),
         ready: 1,
     }
+}
+
+const fn flag(flag: u32, set: bool) -> u32 {
+    if set { flag } else { 0 }
 }
 
 /// Where our programs belong.
@@ -300,6 +314,10 @@ fn attachments(view: &View<'_>, device: &str) -> BTreeSet<Attachment> {
     }
     if view.underlay.ethernet {
         at(Hook::FromUplink, view.underlay.link);
+        // What leaves the stack without a tunnel; before a peer is reached so.
+        if view.network.direct_routing {
+            at(Hook::ToOverlay, view.underlay.link);
+        }
     }
     let bridges = lost::bridges(view);
     for link in endpoints::side_entrances(view.host, &bridges, device) {

@@ -17,4 +17,5 @@ pub mod renewal;
 pub mod run;
 pub mod schedule;
 pub mod seen;
+mod takers;
 pub mod underlay;

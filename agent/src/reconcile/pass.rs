@@ -22,6 +22,7 @@ use super::{
     pulse::Task,
     run::{Reconciler, Report},
     seen::{Seen, Sight},
+    takers::takes,
     underlay::Underlay,
 };
 use crate::{
@@ -55,7 +56,7 @@ pub struct Memory {
     /// Containers that only a port's program has heard of, and since when.
     pub(super) provisional: BTreeMap<Ipv4Addr, Instant>,
     /// Where programs could not be attached.
-    unhooked: BTreeSet<(Hook, IfIndex)>,
+    pub(super) unhooked: BTreeSet<(Hook, IfIndex)>,
     hops: Hops,
     /// Whether flows may be taken from the stack, as of the last pass.
     pub(super) promotion: Promotion,
@@ -80,16 +81,6 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Whether a program that takes packets would miss flows that the stack has already.
-    fn lacks_recorder(&self, at: &Attachment) -> bool {
-        let fails = |(hook, link): &(Hook, IfIndex)| match hook {
-            Hook::ToOverlay => true,
-            Hook::ToContainer => *link == at.link,
-            Hook::FromContainer | Hook::FromBridge | Hook::FromUplink | Hook::FromOverlay => false,
-        };
-        self.unhooked.iter().any(fails)
-    }
-
     /// A failure is logged when it is new; status has it as long as it lasts.
     pub(super) fn complain(&self, failures: &mut Vec<String>, why: String) {
         if self.failures.contains(&why) {
@@ -281,6 +272,7 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
             host,
             &device,
             self.network.direct_routing,
+            &desired.routed,
         ) {
             report.allowed.kernel_only.entry(vtep).or_insert(why);
         }
@@ -298,6 +290,7 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
             report.attached = wanted.len() - report.unattached.len();
         }
         report.peers = desired.peers.len();
+        report.routed.clone_from(&desired.routed);
         report.endpoints = desired.datapath.endpoints.len();
         report.ignored = self.ignored(&desired);
         let former = desired.lost.iter().filter(|_| holds);
@@ -391,6 +384,7 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
             return;
         };
         let memory = &mut self.memory;
+        let uplink = self.uplink.uplink.link;
         let mut synced = true;
         for op in ops {
             self.pulse.beat(Task::Reconcile);
@@ -400,9 +394,9 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
                 _ => false,
             };
             if takes {
+            if takes(op) {
                 // Flows that the stack has must be known before anything is taken from it.
-                let lacks = |at| memory.lacks_recorder(at);
-                if !synced || matches!(op, DatapathOp::Attach(at) if lacks(at)) {
+                if !synced || memory.lacks(op, uplink) {
                     continue;
                 }
                 if let Err(why) = memory.flows.ensure_synced(datapath, &self.netlink).await {

@@ -54,13 +54,9 @@ pub fn plan(desired: &Desired, host: &ObservedHost, datapath: Option<&DatapathSt
     let admit = datapath
         .map(|seen| datapath::admit(&desired.datapath, seen))
         .unwrap_or_default();
-    let mut datapath = datapath
-        .map(|seen| datapath::plan(&desired.datapath, seen))
+    let datapath = datapath
+        .map(|seen| datapath::plan(&desired.datapath, seen, partial))
         .unwrap_or_default();
-    if partial {
-        // What leaves the stack is recorded at the device: nothing may be taken before.
-        datapath.retain(|op| !matches!(op, DatapathOp::Attach(at) if !records(at.hook)));
-    }
     Plan {
         admit,
         host,

@@ -6,7 +6,7 @@ use ipnet::Ipv4Net;
 use weft_common::{
     endpoint::{ENDPOINT_KERNEL, ENDPOINT_PROVISIONAL},
     flow::{FLOW_SEEN, FlowEntry, FlowKey},
-    peer::{PEER_FAST, PeerEntry},
+    peer::{PEER_DIRECT, PEER_FAST, PeerEntry},
     settings::FAST_PATH,
     stats::Hook,
 };
@@ -54,7 +54,8 @@ fn is_endpoint(programs: &DatapathState, local: Ipv4Addr) -> bool {
 }
 
 fn is_fast(programs: &DatapathState, remote: [u8; 4]) -> bool {
-    peer_of(&programs.peers, remote.into()).is_some_and(|peer| peer.flags & PEER_FAST != 0)
+    let peer = peer_of(&programs.peers, remote.into());
+    peer.is_some_and(|peer| peer.flags & (PEER_FAST | PEER_DIRECT) != 0)
 }
 
 /// The longest prefix wins, as in the programs' map.

@@ -1,6 +1,11 @@
 //! The loop: look, decide, apply, tell. Events say when to look, never what to do.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::{Stream, StreamExt as _};
 use tokio::{
@@ -89,6 +94,8 @@ pub struct Report {
     pub store_down: Option<String>,
     /// Peers.
     pub peers: usize,
+    /// VTEP addresses of those that the programs reach without encapsulation.
+    pub routed: BTreeSet<Ipv4Addr>,
     /// Containers.
     pub endpoints: usize,
     /// Leases and records left out, with the reason.

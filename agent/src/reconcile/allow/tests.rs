@@ -14,6 +14,7 @@ fn scene() -> Scene {
         ports: Vec::new(),
         device: "flannel.1".to_owned(),
         uplink: "eth0".to_owned(),
+        direct: false,
         vtep: Ipv4Addr::new(192, 0, 2, 1),
         port: 8472,
     }

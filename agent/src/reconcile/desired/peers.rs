@@ -1,13 +1,14 @@
 //! Which leases are peers, and what the programs know of each.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
 };
 
 use ipnet::{IpNet, Ipv4Net};
 use weft_common::{
-    peer::{PEER_FAST, PeerEntry},
+    peer::{PEER_DIRECT, PEER_FAST, PeerEntry},
+    stats::Hook,
     wire::OVERHEAD,
 };
 
@@ -81,22 +82,24 @@ fn is_direct(hop: &Hop, host: &ObservedHost, device: &str) -> bool {
     hop.gateway.is_none() && link.is_some_and(|link| link.name != device && link.name != "lo")
 }
 
-/// Nodes to which the programs have no way, and why.
+/// Nodes to which the programs have no way, and why. Those in `routed` they reach without
+/// encapsulation.
 #[must_use]
 pub fn kernel_ways(
     hops: &BTreeMap<IpAddr, Hop>,
     host: &ObservedHost,
     device: &str,
     direct_routing: bool,
+    routed: &BTreeSet<Ipv4Addr>,
 ) -> BTreeMap<Ipv4Addr, String> {
-    let why = |hop: &Hop| {
-        if direct_routing && is_direct(hop, host, device) {
+    let why = |vtep: &Ipv4Addr, hop: &Hop| {
+        if direct_routing && is_direct(hop, host, device) && !routed.contains(vtep) {
             return Some("reached without encapsulation (DirectRouting)".to_owned());
         }
         obstacle(hop, host, device)
     };
     let named = |(vtep, hop): (&IpAddr, &Hop)| match vtep {
-        IpAddr::V4(vtep) => Some((*vtep, why(hop)?)),
+        IpAddr::V4(vtep) => Some((*vtep, why(vtep, hop)?)),
         IpAddr::V6(_) => None,
     };
     hops.iter().filter_map(named).collect()
@@ -123,6 +126,7 @@ pub(super) fn peer_entry(
     net: Ipv4Net,
     vtep: Ipv4Addr,
     peer: &Peer,
+    lost: &BTreeSet<Ipv4Net>,
 ) -> PeerEntry {
     let mut entry = PeerEntry {
         subnet: net.network().octets(),
@@ -142,15 +146,32 @@ pub(super) fn peer_entry(
         entry.gateway = gateway.octets();
     }
     entry.ifindex = hop.link.get();
+    let obstacle = obstacle(hop, view.host, device);
+    let fast = obstacle.is_none() && !view.kernel_only.contains_key(&vtep);
+    if view.network.direct_routing && is_direct(hop, view.host, device) {
+        entry.mtu = hop.mtu;
+        if fast && lost.is_empty() && routes(view, hop) {
+            entry.flags |= PEER_DIRECT;
+        }
+        return entry;
+    }
     let path = hop
         .mtu
         .saturating_sub(u32::try_from(OVERHEAD).unwrap_or(u32::MAX));
     entry.mtu = path.min(view.underlay.overlay_mtu());
-    let obstacle = obstacle(hop, view.host, device);
-    // The kernel routes both directions: what such a peer sends is no tunnel packet either.
-    let direct = view.network.direct_routing && is_direct(hop, view.host, device);
-    if !direct && obstacle.is_none() && !view.kernel_only.contains_key(&vtep) {
+    if fast {
         entry.flags |= PEER_FAST;
     }
     entry
+}
+
+/// Whether the programs can route to a peer and from it: by the uplink, whose rules were judged, with
+/// a program on its way in and a recorder of the stack's flows on its way out.
+fn routes(view: &View<'_>, hop: &Hop) -> bool {
+    let uplink = view.underlay.link;
+    let fails = |hook| view.fails(hook, uplink);
+    hop.link == uplink
+        && view.underlay.ethernet
+        && !fails(Hook::FromUplink)
+        && !fails(Hook::ToOverlay)
 }

@@ -2,11 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use weft_common::{peer::PeerEntry, stats::Hook};
+use ipnet::Ipv4Net;
+use weft_common::{
+    peer::{PEER_DIRECT, PeerEntry},
+    stats::Hook,
+};
 
 use crate::datapath::{Attachment, DatapathOp, DatapathState};
 
-pub(super) fn plan(wanted: &DatapathState, seen: &DatapathState) -> Vec<DatapathOp> {
+/// While the device is `partial`, nothing more is taken: what leaves the stack is recorded there.
+pub(super) fn plan(wanted: &DatapathState, seen: &DatapathState, partial: bool) -> Vec<DatapathOp> {
     let mut ops = Vec::new();
     // An endpoint that is gone must not be delivered to for one packet more than needed.
     gone(
@@ -31,7 +36,16 @@ pub(super) fn plan(wanted: &DatapathState, seen: &DatapathState) -> Vec<Datapath
     // Who may speak, and what is the host's own, before the settings make the guard judge.
     put(&wanted.locals, &seen.locals, &mut ops, DatapathOp::PutLocal);
     put(&wanted.vteps, &seen.vteps, &mut ops, DatapathOp::PutVtep);
-    put(&wanted.peers, &seen.peers, &mut ops, DatapathOp::PutPeer);
+    let mut routed = Vec::new();
+    for (net, peer) in &wanted.peers {
+        let before = seen.peers.get(net);
+        if becomes_routed(peer, before) {
+            ops.extend(held_back(*net, peer, before));
+            routed.push(DatapathOp::PutPeer(*net, *peer));
+        } else if before != Some(peer) {
+            ops.push(DatapathOp::PutPeer(*net, *peer));
+        }
+    }
     if let Some(settings) = wanted.settings
         && wanted.settings != seen.settings
     {
@@ -57,7 +71,10 @@ pub(super) fn plan(wanted: &DatapathState, seen: &DatapathState) -> Vec<Datapath
         DatapathOp::DeleteLocal,
     );
 
-    ops.extend(takers.into_iter().map(DatapathOp::Attach));
+    if !partial {
+        ops.extend(takers.into_iter().map(DatapathOp::Attach));
+        ops.extend(routed);
+    }
     let mut detach: Vec<_> = seen
         .attachments
         .difference(&wanted.attachments)
@@ -73,6 +90,24 @@ pub(super) fn plan(wanted: &DatapathState, seen: &DatapathState) -> Vec<Datapath
     detach.sort_by_key(|at| records(at.hook));
     ops.extend(detach.into_iter().map(DatapathOp::Detach));
     ops
+}
+
+/// Whether the programs may begin to reach a peer without a tunnel. They do so once both directions
+/// have their program and what the stack sends is recorded.
+fn becomes_routed(peer: &PeerEntry, before: Option<&PeerEntry>) -> bool {
+    let is_routed = |peer: &PeerEntry| peer.flags & PEER_DIRECT != 0;
+    is_routed(peer) && !before.is_some_and(is_routed)
+}
+
+/// A peer that becomes so, until then: as before, or left to the kernel.
+fn held_back(net: Ipv4Net, peer: &PeerEntry, before: Option<&PeerEntry>) -> Option<DatapathOp> {
+    let node = |peer: &PeerEntry| (peer.vtep_addr, peer.vtep_mac);
+    let slow = PeerEntry {
+        flags: peer.flags & !PEER_DIRECT,
+        ..*peer
+    };
+    let stays = before.is_some_and(|before| node(before) == node(peer));
+    (!stays).then_some(DatapathOp::PutPeer(net, slow))
 }
 
 /// Programs that are attached in one pass. The kernel waits for all processors each time, a hundredth
@@ -177,7 +212,7 @@ mod tests {
             ..DatapathState::default()
         };
         assert_eq!(
-            plan(&wanted, &seen),
+            plan(&wanted, &seen, false),
             [
                 DatapathOp::Detach(at(7, "gone")),
                 DatapathOp::Attach(at(8, "new"))

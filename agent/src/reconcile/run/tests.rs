@@ -3,6 +3,7 @@
 mod failures;
 mod following;
 mod lost;
+mod routed;
 mod rules;
 mod world;
 

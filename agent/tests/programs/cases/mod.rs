@@ -7,6 +7,7 @@ use weft_common::stats::{Hook, Reason};
 
 use super::world::{At, World};
 
+pub mod direct;
 mod guard;
 mod lost;
 mod outward;
@@ -93,6 +94,11 @@ fn of_the_guard() {
 }
 
 #[test]
+fn of_direct_routes() {
+    check(direct::cases());
+}
+
+#[test]
 fn of_a_lost_subnet() {
     check(lost::cases());
 }
@@ -130,16 +136,6 @@ const OUT_OF_REACH: &[(Reason, &str)] = &[
 
 /// The same for one hook.
 const OUT_OF_REACH_AT: &[(Hook, Reason, &str)] = &[
-    (
-        Hook::FromContainer,
-        Reason::TakenAggregate,
-        "the kernel grows no aggregate of unknown kind",
-    ),
-    (
-        Hook::FromBridge,
-        Reason::TakenAggregate,
-        "the kernel grows no aggregate of unknown kind",
-    ),
     (
         Hook::FromContainer,
         Reason::DropTagged,
@@ -213,6 +209,9 @@ fn possible(hook: Hook) -> Vec<Reason> {
                 Unguarded,
                 DropContainerTunnel,
                 Aggregate,
+                TakenAggregate,
+                OtherAggregate,
+                DropSpoofedPlain,
                 EcnConflict,
                 NoEndpoint,
                 HelperRefused,
@@ -259,6 +258,7 @@ fn every_reason_has_a_case_at_every_hook_that_knows_it() {
     cases.extend(outward::bridge_cases());
     cases.extend(uplink::cases());
     cases.extend(guard::cases());
+    cases.extend(direct::cases());
     cases.extend(lost::cases());
     cases.extend(overlay::cases());
     cases.extend(recorders::cases());

@@ -41,6 +41,8 @@ pub(super) struct World {
     pub(super) bridge: IfIndex,
     /// What is known of our lease.
     pub(super) held: watch::Sender<OwnLease>,
+    /// What is followed of the network config.
+    pub(super) networks: watch::Sender<NetworkConfig>,
     bells: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
@@ -72,6 +74,7 @@ impl World {
         allow.filtered = true;
         allow.rules = Some(read);
         let (held, own_lease) = watch::channel(OwnLease::Held);
+        let (networks, followed) = watch::channel(NetworkConfig::parse(config).unwrap());
         let reconciler = Reconciler {
             netlink: host.clone(),
             datapath: Some(Arc::clone(&datapath)),
@@ -92,7 +95,7 @@ impl World {
             allow,
             guard: crate::reconcile::desired::Guard::default(),
             hook_ports: true,
-            networks: watch::channel(NetworkConfig::parse(config).unwrap()).1,
+            networks: followed,
             pulse: Arc::default(),
             memory: Memory::default(),
         };
@@ -119,6 +122,7 @@ impl World {
             root,
             rules,
             held,
+            networks,
             bells,
             task,
         }
@@ -202,6 +206,12 @@ impl World {
         let endpoint = fake.state.endpoints[&CONTAINER].flags;
         let fast = fake.state.settings.unwrap().flags & weft_common::settings::FAST_PATH;
         (fast, peer, endpoint)
+    }
+
+    /// Whether nodes on the same wire are to be reached without a tunnel.
+    pub(super) fn route_directly(&self, direct: bool) {
+        self.networks
+            .send_modify(|network| network.direct_routing = direct);
     }
 
     pub(super) fn refuse(&self, words: Option<&str>) {
