@@ -337,7 +337,7 @@ async fn serve(
         () = reconciler.run(heard, changes, events, key_of, report, move || bell.notify_one()) => {
             Err(Failure::Bug("the store's follower ended".to_owned()))
         }
-        () = renumber::renumber(on_lost, &*store, &network, (&claim, address), &claim, own_lease, reported) => Ok(()),
+        () = renumber::renumber(on_lost, &*store, (&claim, address), own_lease, reported) => Ok(()),
     }
 }
 

@@ -34,9 +34,7 @@ pub fn policy(asked: OnSubnetLost, has_programs: bool) -> OnSubnetLost {
 pub async fn renumber(
     policy: OnSubnetLost,
     store: &impl LeaseStore,
-    network: &NetworkConfig,
     (claim, address): (&Claim, watch::Receiver<IpAddr>),
-    claim: &Claim,
     mut own: watch::Receiver<OwnLease>,
     mut report: watch::Receiver<Report>,
 ) {
@@ -54,8 +52,7 @@ pub async fn renumber(
         }
         let mut claim = claim.clone();
         claim.attrs.public_ip = *address.borrow();
-        match store.claim(network, &claim).await {
-        match take(store, claim).await {
+        match take(store, &claim).await {
             Ok(lease) => {
                 info!(subnet = %lease.subnet, "a new subnet is leased");
                 return;
@@ -103,7 +100,11 @@ mod tests {
         // What cannot be read now is no reason to go by what was.
         store.put_raw("/x/config", b"garbage", 0);
         outcome.send_replace(OwnLease::Lost("a thief holds it".to_owned()));
-        let renumbered = renumber(OnSubnetLost::Renumber, &store, &claim, own, report);
+        // The address has changed since the round began.
+        let now: IpAddr = [192, 0, 2, 9].into();
+        let (_underlay, address) = watch::channel(now);
+        let policy = OnSubnetLost::Renumber;
+        let renumbered = renumber(policy, &store, (&claim, address), own, report);
         let repair = async {
             sleep(RETRY * 3).await;
             let before = store.snapshot().await.unwrap().leases;
@@ -115,5 +116,6 @@ mod tests {
         let leases = store.snapshot().await.unwrap().leases;
         let subnets: Vec<_> = leases.keys().map(ToString::to_string).collect();
         assert_eq!(subnets, ["10.3.77.0/24"]);
+        assert!(leases.values().all(|lease| lease.attrs.public_ip == now));
     }
 }

@@ -388,12 +388,6 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
         let mut synced = true;
         for op in ops {
             self.pulse.beat(Task::Reconcile);
-            let takes = match op {
-                DatapathOp::Attach(at) => !records(at.hook),
-                DatapathOp::PutEndpoint(..) | DatapathOp::PutPort(..) => true,
-                _ => false,
-            };
-            if takes {
             if takes(op) {
                 // Flows that the stack has must be known before anything is taken from it.
                 if !synced || memory.lacks(op, uplink) {
