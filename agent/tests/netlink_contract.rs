@@ -15,6 +15,8 @@ mod netns;
 mod bridges;
 #[path = "netlink_contract/conntrack.rs"]
 mod conntrack;
+#[path = "netlink_contract/echoes.rs"]
+mod echoes;
 #[path = "netlink_contract/kernel.rs"]
 mod kernel;
 #[path = "netlink_contract/nexthops.rs"]

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     fmt, io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -13,6 +14,7 @@ use rtnetlink::{
     sys::{AsyncSocket, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE},
 };
 
+use super::echoes::Echoes;
 use crate::{
     model::net::IfIndex,
     netlink::{HostChange, NetlinkError, grow_receive_buffer},
@@ -48,10 +50,11 @@ const BURST: usize = 4096;
 pub struct Changes {
     socket: Option<TokioSocket>,
     event: Vec<u8>,
+    echoes: Arc<Echoes>,
 }
 
 impl Changes {
-    pub(super) fn open() -> Result<Self, NetlinkError> {
+    pub(super) fn open(echoes: Arc<Echoes>) -> Result<Self, NetlinkError> {
         let socket = subscribe().map_err(|source| NetlinkError {
             call: "subscribe to rtnetlink events".to_owned(),
             source,
@@ -59,6 +62,7 @@ impl Changes {
         Ok(Self {
             socket: Some(socket),
             event: Vec::with_capacity(EVENT_LEN),
+            echoes,
         })
     }
 }
@@ -73,7 +77,11 @@ impl Stream for Changes {
     type Item = HostChange;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<HostChange>> {
-        let Self { socket, event } = &mut *self;
+        let Self {
+            socket,
+            event,
+            echoes,
+        } = &mut *self;
         let Some(open) = socket else {
             return Poll::Ready(None);
         };
@@ -81,6 +89,7 @@ impl Stream for Changes {
         for _ in 0..BURST {
             event.clear();
             match open.poll_recv(cx, event) {
+                Poll::Ready(Ok(())) if echoes.is_ours(event) => {}
                 Poll::Ready(Ok(())) => changed = Some(join(changed, link_of(event))),
                 // Events were lost, so something did change.
                 Poll::Ready(Err(error)) if error.raw_os_error() == Some(libc::ENOBUFS) => {
@@ -94,6 +103,11 @@ impl Stream for Changes {
                 Poll::Pending if changed.is_some() => break,
                 Poll::Pending => return Poll::Pending,
             }
+        }
+        if changed.is_none() {
+            // So many of our own: others get their turn before the rest.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
         Poll::Ready(changed)
     }

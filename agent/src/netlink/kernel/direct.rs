@@ -76,7 +76,10 @@ impl NetlinkSerializable for Message {
 
 /// The socket. It stays in the network namespace of the thread that opened it.
 #[derive(Debug)]
-pub(super) struct Direct(Mutex<State>);
+pub(super) struct Direct {
+    state: Mutex<State>,
+    port: u32,
+}
 
 #[derive(Debug)]
 struct State {
@@ -90,18 +93,24 @@ type Answer = Result<Option<RouteNetlinkMessage>, NetlinkError>;
 impl Direct {
     pub(super) fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
-        socket.bind_auto()?;
+        let port = socket.bind_auto()?.port_number();
         socket.connect(&SocketAddr::new(0, 0))?;
         setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(ANSWER, 0))?;
         // As in `ask_for_detail`.
         drop(socket.set_ext_ack(true));
         drop(socket.set_cap_ack(true));
         drop(socket.set_netlink_get_strict_chk(true));
-        Ok(Self(Mutex::new(State {
+        let state = Mutex::new(State {
             socket,
             sequence: 0,
             datagram: Vec::with_capacity(DATAGRAM_LEN),
-        })))
+        });
+        Ok(Self { state, port })
+    }
+
+    /// By which the kernel names us in events.
+    pub(super) const fn port(&self) -> u32 {
+        self.port
     }
 
     /// Makes changes in their order, and answers for each.
@@ -121,7 +130,7 @@ impl Direct {
         call: &str,
         message: RouteNetlinkMessage,
     ) -> Result<(Vec<RouteNetlinkMessage>, bool), NetlinkError> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let failed = |source: io::Error| NetlinkError {
             call: call.to_owned(),
             source,
@@ -152,7 +161,7 @@ impl Direct {
     }
 
     fn exchange(&self, requests: Vec<Request>, flags: u16) -> Vec<Answer> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let mut answers = Vec::with_capacity(requests.len());
         let mut requests = requests.into_iter().peekable();
         while requests.peek().is_some() {

@@ -4,6 +4,7 @@ mod addresses;
 mod calls;
 mod changes;
 mod direct;
+mod echoes;
 mod filters;
 mod links;
 mod neighbours;
@@ -14,14 +15,14 @@ mod rules;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use rtnetlink::{proto::Connection, sys::AsyncSocket};
 use tokio::task::{JoinHandle, yield_now};
 
 pub use self::changes::Changes;
-use self::{calls::Calls, direct::Request, nexthops::NextHops};
+use self::{calls::Calls, direct::Request, echoes::Echoes, nexthops::NextHops};
 use super::{
     HostOp, Netlink, NetlinkError, ObservedHost, Route, Way,
     conntrack::{self, Tracked, Tuple},
@@ -40,6 +41,7 @@ pub struct Rtnetlink {
     /// Of the links, as last read: ten thousand route lookups do not ask for it each time.
     mtus: Mutex<BTreeMap<IfIndex, u32>>,
     hops: Mutex<NextHops>,
+    echoes: Arc<Echoes>,
 }
 
 impl Rtnetlink {
@@ -58,11 +60,13 @@ impl Rtnetlink {
             call: "open a second rtnetlink socket".to_owned(),
             source,
         })?;
+        let echoes = Arc::new(Echoes::new(direct.port()));
         Ok(Self {
             calls: Calls::new(handle, direct),
             connection: tokio::spawn(connection),
             mtus: Mutex::default(),
             hops: Mutex::new(NextHops::here()),
+            echoes,
         })
     }
 
@@ -166,6 +170,7 @@ impl Netlink for Rtnetlink {
     type Changes = Changes;
 
     async fn observe(&self) -> Result<ObservedHost, NetlinkError> {
+        self.echoes.forget();
         let mut host = ObservedHost {
             links: links::observe(&self.calls).await?,
             ..ObservedHost::default()
@@ -196,6 +201,7 @@ impl Netlink for Rtnetlink {
     async fn apply_all(&self, ops: &[HostOp]) -> Vec<Result<(), NetlinkError>> {
         let mut answers = Vec::with_capacity(ops.len());
         let mut rest = ops;
+        self.echoes.expect(ops);
         let coming = ops.iter().filter(|op| matches!(op, HostOp::PutRoute(_)));
         let many = self.hops().pays(coming.count());
         while let Some(op) = rest.first() {
@@ -281,7 +287,7 @@ impl Netlink for Rtnetlink {
     }
 
     async fn changes(&self) -> Result<Changes, NetlinkError> {
-        Changes::open()
+        Changes::open(Arc::clone(&self.echoes))
     }
 }
 

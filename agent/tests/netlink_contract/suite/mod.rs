@@ -13,9 +13,9 @@ use weft::{
 
 pub use self::{links::*, rows::*};
 
-const MAC: Mac = Mac([0x02, 0x11, 0x22, 0x33, 0x44, 0x55]);
-const OTHER_MAC: Mac = Mac([0x02, 0xaa, 0xbb, 0xcc, 0xdd, 0xee]);
-const BOOT: u8 = 3;
+pub(crate) const MAC: Mac = Mac([0x02, 0x11, 0x22, 0x33, 0x44, 0x55]);
+pub(crate) const OTHER_MAC: Mac = Mac([0x02, 0xaa, 0xbb, 0xcc, 0xdd, 0xee]);
+pub(crate) const BOOT: u8 = 3;
 
 /// `flannel.1` over `up0`, set up.
 async fn overlay(host: &impl Netlink) -> IfIndex {
@@ -64,10 +64,10 @@ async fn put(host: &impl Netlink, op: HostOp) {
     }
 }
 
-fn ip(text: &str) -> IpAddr {
+pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-fn net(text: &str) -> IpNet {
+pub(crate) fn net(text: &str) -> IpNet {
     text.parse().unwrap()
 }

@@ -1,0 +1,131 @@
+//! Events of what we have changed ourselves: there is nothing to look for. With thousands of peers
+//! each of them would bring a look at all tables, just after they were written.
+//!
+//! Of routes and new neighbours the kernel says who asked for it. Of forwarding entries and of
+//! neighbours that go it does not: these are known by what they say, each once.
+
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use crate::{model::net::Mac, netlink::HostOp};
+
+const RTM_NEWROUTE: u16 = 24;
+const RTM_DELROUTE: u16 = 25;
+const RTM_NEWNEIGH: u16 = 28;
+const RTM_DELNEIGH: u16 = 29;
+const NDA_DST: u16 = 1;
+const NDA_LLADDR: u16 = 2;
+const AF_BRIDGE: u8 = 7;
+/// Of the header of a message, and of `struct ndmsg`.
+const HEADER: usize = 16;
+const NEIGHBOUR: usize = 12;
+
+/// What we await.
+#[derive(Debug)]
+pub(super) struct Echoes {
+    /// The socket whose changes are ours.
+    port: u32,
+    awaited: Mutex<BTreeSet<Echo>>,
+}
+
+/// A change of which the kernel does not say who asked for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Echo {
+    Tunnel(u32, Mac, IpAddr),
+    TunnelGone(u32, Mac),
+    NeighbourGone(u32, IpAddr),
+}
+
+impl Echoes {
+    pub(super) fn new(port: u32) -> Self {
+        Self {
+            port,
+            awaited: Mutex::default(),
+        }
+    }
+
+    /// Before the change is made.
+    pub(super) fn expect(&self, ops: &[HostOp]) {
+        let echo = |op: &HostOp| match op {
+            HostOp::PutTunnel(entry, vtep) => {
+                Some(Echo::Tunnel(entry.link.get(), entry.mac, *vtep))
+            }
+            HostOp::DeleteTunnel(entry) => Some(Echo::TunnelGone(entry.link.get(), entry.mac)),
+            HostOp::DeleteNeighbour(link, addr) => Some(Echo::NeighbourGone(link.get(), *addr)),
+            _ => None,
+        };
+        self.awaited().extend(ops.iter().filter_map(echo));
+    }
+
+    /// What has not come until all tables are read does not come: nothing was changed by it.
+    pub(super) fn forget(&self) {
+        self.awaited().clear();
+    }
+
+    /// Whether an event, or its beginning, is about a change of ours.
+    pub(super) fn is_ours(&self, event: &[u8]) -> bool {
+        let (Some(kind), Some(asked)) = (short(event, 4), long(event, 12)) else {
+            return false;
+        };
+        match kind {
+            RTM_NEWROUTE | RTM_DELROUTE => asked == self.port,
+            RTM_NEWNEIGH if asked == self.port => true,
+            RTM_NEWNEIGH | RTM_DELNEIGH => {
+                let echo = read(event, kind == RTM_NEWNEIGH);
+                echo.is_some_and(|echo| self.awaited().remove(&echo))
+            }
+            _ => false,
+        }
+    }
+
+    fn awaited(&self) -> MutexGuard<'_, BTreeSet<Echo>> {
+        // At worst one event is taken for somebody else's.
+        self.awaited.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a neighbour's event says.
+fn read(event: &[u8], new: bool) -> Option<Echo> {
+    let tunnel = *event.get(HEADER)? == AF_BRIDGE;
+    let link = long(event, HEADER + 4)?;
+    let (mut address, mut mac) = (None, None);
+    let mut rest = event.get(HEADER + NEIGHBOUR..)?;
+    while let (Some(length), Some(kind)) = (short(rest, 0), short(rest, 2)) {
+        let length = usize::from(length);
+        let Some(value) = rest.get(4..length) else {
+            break;
+        };
+        match kind {
+            NDA_DST => address = ip(value),
+            NDA_LLADDR => mac = value.try_into().ok().map(Mac),
+            _ => {}
+        }
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    match (tunnel, new) {
+        (true, true) => Some(Echo::Tunnel(link, mac?, address?)),
+        (true, false) => Some(Echo::TunnelGone(link, mac?)),
+        (false, false) => Some(Echo::NeighbourGone(link, address?)),
+        (false, true) => None,
+    }
+}
+
+fn ip(value: &[u8]) -> Option<IpAddr> {
+    <[u8; 4]>::try_from(value)
+        .map(IpAddr::from)
+        .or_else(|_length| <[u8; 16]>::try_from(value).map(IpAddr::from))
+        .ok()
+}
+
+fn short(bytes: &[u8], at: usize) -> Option<u16> {
+    let two = bytes.get(at..at + 2)?.try_into().ok()?;
+    Some(u16::from_ne_bytes(two))
+}
+
+fn long(bytes: &[u8], at: usize) -> Option<u32> {
+    let four = bytes.get(at..at + 4)?.try_into().ok()?;
+    Some(u32::from_ne_bytes(four))
+}
