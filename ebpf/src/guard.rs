@@ -57,7 +57,7 @@ pub fn admit_tunnelled(
     inner: &Ipv4,
     transport: usize,
 ) -> Result<Option<&'static PeerEntry>, Reason> {
-    let peer = match maps::peer_of(inner.source()) {
+    let peer = match holder_of(inner.source()) {
         Some(peer) if peer.vtep_addr == outer => Some(peer),
         // One node may hold several leases for a while: after a change of its subnet.
         _ if !maps::is_vtep(outer) => return Err(unknown_peer(settings)),
@@ -66,6 +66,12 @@ pub fn admit_tunnelled(
     };
     admit_inside(settings, packet, inner, transport)?;
     Ok(peer)
+}
+
+/// The peer whose lease holds the address. A subnet that was ours and is nobody's has an entry too.
+#[inline(always)]
+fn holder_of(address: [u8; 4]) -> Option<&'static PeerEntry> {
+    maps::peer_of(address).filter(|peer| peer.vtep_addr != [0; 4])
 }
 
 /// A packet that the kernel decapsulated: the outer source is gone, so some peer must own the
@@ -78,7 +84,7 @@ pub fn admit_decapsulated(
     transport: usize,
 ) -> Result<Option<&'static PeerEntry>, Reason> {
     let source = inner.source();
-    let peer = maps::peer_of(source);
+    let peer = holder_of(source);
     if is_ours(settings, source) || !(peer.is_some() || maps::is_vtep(source)) {
         return Err(refusal(settings, GUARD_STRICT, Reason::DropSpoofedInner));
     }

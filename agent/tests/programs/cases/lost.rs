@@ -45,6 +45,13 @@ fn renumbered(world: &mut World) {
     world.container(NEW_BOX);
 }
 
+/// Nobody has it, and we have another one.
+fn abandoned(world: &mut World) {
+    world.settings(|settings| settings.subnet = [10, 1, 6, 0]);
+    world.lost([0; 4], PEER_LOST);
+    world.container(NEW_BOX);
+}
+
 fn sent(name: &'static str, reason: Reason, packet: &Ip) -> [Case; 2] {
     let case = |hook, at| Case::new(name, hook, at, reason, from_box(packet));
     [
@@ -82,6 +89,11 @@ pub fn cases() -> Vec<Case> {
         renumbered_cases()
             .into_iter()
             .map(|case| case.given(renumbered)),
+    );
+    all.extend(
+        abandoned_cases()
+            .into_iter()
+            .map(|case| case.given(abandoned)),
     );
     all
 }
@@ -160,6 +172,24 @@ fn renumbered_cases() -> Vec<Case> {
         // As far as a trial run goes.
         Taken,
         from_box(&from(NEW_BOX, BOX)),
+    ));
+    all
+}
+
+/// Nobody speaks for it, not even who claims to come from nowhere.
+fn abandoned_cases() -> Vec<Case> {
+    use Reason::*;
+    let forged = outgoing().but(|ip| (ip.source, ip.destination) = (BOX, NEW_BOX));
+    let mut all = Vec::new();
+    all.extend(brought("of nobody", DropSpoofedInner, &forged));
+    let nowhere = tunnel().but(|tunnel| tunnel.outer.source = [0; 4]);
+    let wire = nowhere.frame(&forged.bytes());
+    all.push(Case::new(
+        "of nobody, from nowhere",
+        Hook::FromUplink,
+        At::Uplink,
+        DropUnknownPeer,
+        wire,
     ));
     all
 }
