@@ -8,6 +8,8 @@ use super::{Injected, stage::Stage};
 use crate::{cluster::Cut, host::Host, wait};
 
 const LIMIT: Duration = Duration::from_secs(20);
+/// For a member that answers nothing to be found out.
+const FROZEN: Duration = Duration::from_secs(3);
 /// A host that nobody has, and two hardware addresses of it.
 const THIRD: u8 = 200;
 const MAC: &str = "0a:00:00:00:c8:01";
@@ -141,7 +143,15 @@ fn followed(stage: &Stage, index: usize) -> Result<usize> {
 pub fn a_frozen_member(stage: &mut Stage) -> Result<Injected> {
     let used = followed(stage, 0)?;
     stage.cluster.freeze(used)?;
-    stage.endure(Duration::from_secs(3), Duration::from_secs(3))?;
+    let began = Instant::now();
+    let frozen = stage.cluster.members.get(used).context("a member")?;
+    let named = format!("left alone: {}", frozen.endpoint());
+    let host = stage.node(0)?.host.clone();
+    wait::until_true("the frozen member is left alone", FROZEN, || {
+        Ok(host.component("endpoint")?.contains(&named))
+    })
+    .with_context(|| host.component("endpoint").unwrap_or_default())?;
+    let left = began.elapsed();
     let mut slowest = Duration::ZERO;
     for _ in 0..stage.times(5, 50) {
         slowest = slowest.max(heard(stage, LIMIT)?);
@@ -151,7 +161,8 @@ pub fn a_frozen_member(stage: &mut Stage) -> Result<Injected> {
         slowest < Duration::from_millis(1500),
         "the slowest change took {slowest:.1?}"
     );
-    Ok(Injected::now().note(format!("the slowest change took {slowest:.1?}")))
+    let note = format!("left alone after {left:.1?}; the slowest change took {slowest:.1?}");
+    Ok(Injected::now().note(note))
 }
 
 /// Row 11.

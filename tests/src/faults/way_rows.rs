@@ -103,6 +103,8 @@ pub fn a_slow_store(stage: &mut Stage) -> Result<Injected> {
     let heard = stage.until_peer(0, 210, Some("0a:00:00:00:d2:01"), LIMIT);
     stage.forget(210)?;
     let heard = heard?;
+    // Whom it does not see go it keeps for a while after a restart.
+    stage.until_peer(0, 210, None, LIMIT)?;
     let now = stage.node(0)?;
     let env = SubnetEnv::read(&now.host.file(SubnetEnv::path()))?;
     ensure!(env == before, "another subnet: {env:?}");
@@ -206,6 +208,10 @@ pub fn a_broken_catch_up(stage: &mut Stage) -> Result<Injected> {
         stage
             .cluster
             .delete_lease(&format!("188.172.11{number}.0-24"))?;
+    }
+    // Whom it does not see go it keeps for a while after a restart.
+    for number in 0..PEERS {
+        stage.until_peer(0, u8::try_from(110 + number)?, None, LIMIT)?;
     }
     stage.agent(0)?.flags = usual;
     redirect(stage, 0, stage.cluster.endpoints())?;
