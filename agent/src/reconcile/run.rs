@@ -188,9 +188,10 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
                     }
                     self.memory.leases = snapshot;
                     claim = None;
-                    known = true;
                     store_down = None;
-                    schedule.due(Sight::Near);
+                    // The first is looked at until nothing is left to do: somebody waits for it.
+                    let first = !std::mem::replace(&mut known, true);
+                    schedule.due(if first { Sight::Full } else { Sight::Near });
                 }
                 Wake::Store(StoreNews::Event(event)) => {
                     let leases = &mut self.memory.leases;

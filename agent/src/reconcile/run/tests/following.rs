@@ -31,6 +31,21 @@ impl World {
     }
 }
 
+/// The store answers after the first look was due: what is attached then is told with it, not with
+/// the next look.
+#[tokio::test(start_paused = true)]
+async fn a_late_answer_of_the_store_is_looked_at_to_the_end() {
+    let host = World::settled(&[3]).await.host.clone();
+    let mut world = World::again(&host).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    world.tell(&[3]).await;
+    let told = Instant::now();
+    let all = |world: &World| world.is_settled() && world.report().unattached.is_empty();
+    world.until("all is attached", all).await;
+    let took = told.elapsed();
+    assert!(took < Duration::from_secs(1), "{took:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn routes_are_asked_for_when_they_may_have_changed() {
     let nodes: Vec<u8> = (10..110).collect();
