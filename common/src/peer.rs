@@ -15,8 +15,6 @@ pub const PEER_LOST: u32 = 2;
 /// `DirectRouting`. It stands alone, never beside [`PEER_FAST`]: programs that do not know it leave
 /// such a peer to the kernel.
 pub const PEER_DIRECT: u32 = 4;
-/// What comes from this VTEP address is the kernel's: see [`PEER_FAST`].
-pub const VTEP_KERNEL: u32 = 1;
 
 /// Value of `PEERS`, keyed by the peer's subnet, and of the guard's question "who may say this".
 #[repr(C)]
@@ -48,8 +46,8 @@ pub struct PeerEntry {
 pub struct VtepEntry {
     /// How many leases name this address.
     pub leases: u32,
-    /// `VTEP_*` bits.
-    pub flags: u32,
+    /// Padding, zero.
+    pub _pad: u32,
 }
 
 // The value's alignment must divide the LPM key's data size (4), or lookups are misaligned.

@@ -12,7 +12,7 @@ use std::{
 use ipnet::{IpNet, Ipv4Net};
 use weft_common::{
     endpoint::EndpointEntry,
-    peer::{PEER_DIRECT, VTEP_KERNEL, VtepEntry},
+    peer::{PEER_DIRECT, VtepEntry},
     settings::{DIRECT_ROUTING, DatapathSettings, FAST_PATH, GUARD_PEERS, GUARD_STRICT},
     stats::Hook,
 };
@@ -208,13 +208,8 @@ fn datapath(
         let (Some(net), IpAddr::V4(vtep)) = (subnet.v4(), peer.vtep_addr) else {
             continue;
         };
-        let flags = if view.kernel_only.contains_key(&vtep) {
-            VTEP_KERNEL
-        } else {
-            0
-        };
         let named = state.vteps.entry(vtep);
-        named.or_insert(VtepEntry { leases: 0, flags }).leases += 1;
+        named.or_insert(VtepEntry { leases: 0, _pad: 0 }).leases += 1;
         state
             .peers
             .insert(net, peer_entry(view, device, net, vtep, peer, lost));

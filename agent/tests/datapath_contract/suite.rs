@@ -12,7 +12,7 @@ use weft::{
 use weft_common::{
     endpoint::{ENDPOINT_HOOKED, ENDPOINT_PEER, EndpointEntry, PortEntry},
     flow::{FLOW_NATED, FLOW_SEEN, FlowEntry, FlowKey},
-    peer::{PEER_FAST, PeerEntry, VTEP_KERNEL, VtepEntry},
+    peer::{PEER_FAST, PeerEntry, VtepEntry},
     settings::{DatapathSettings, FAST_PATH},
     stats::Hook,
 };
@@ -71,8 +71,8 @@ pub fn peer(third: u8) -> PeerEntry {
     }
 }
 
-pub fn vtep(leases: u32, flags: u32) -> VtepEntry {
-    VtepEntry { leases, flags }
+pub fn vtep(leases: u32) -> VtepEntry {
+    VtepEntry { leases, _pad: 0 }
 }
 
 fn endpoint(last: u8) -> EndpointEntry {
@@ -120,8 +120,8 @@ pub fn content() -> DatapathState {
             ("0.0.0.0/0".parse().unwrap(), peer(6)),
         ]),
         vteps: BTreeMap::from([
-            (Ipv4Addr::new(192, 0, 2, 3), vtep(1, 0)),
-            (Ipv4Addr::new(192, 0, 2, 4), vtep(2, VTEP_KERNEL)),
+            (Ipv4Addr::new(192, 0, 2, 3), vtep(1)),
+            (Ipv4Addr::new(192, 0, 2, 4), vtep(2)),
         ]),
         endpoints: BTreeMap::from([(own(5), endpoint(5)), (own(6), endpoint(6))]),
         locals: BTreeMap::from([(own(0), 4), (own(1), 5)]),

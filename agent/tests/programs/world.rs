@@ -16,7 +16,7 @@ use weft_common::{
     abi,
     endpoint::{ENDPOINT_HOOKED, ENDPOINT_PEER, EndpointEntry, PortEntry},
     flow::{FLOW_NATED, FLOW_SEEN, FlowEntry, FlowKey, FlowState},
-    peer::{PEER_FAST, PeerEntry, VTEP_KERNEL, VtepEntry},
+    peer::{PEER_FAST, PeerEntry, VtepEntry},
     settings::{DatapathSettings, FAST_PATH, GUARD_PEERS, GUARD_STRICT},
     stats::{Count, Fate, Hook, Reason},
 };
@@ -150,10 +150,6 @@ impl World {
         let mut entry = peer(3, PEER_VTEP, PEER_FAST);
         change(&mut entry);
         self.put(DatapathOp::PutPeer("10.1.3.0/24".parse().unwrap(), entry));
-    }
-
-    pub fn vtep(&mut self, flags: u32) {
-        self.put(DatapathOp::PutVtep(PEER_VTEP.into(), vtep(flags)));
     }
 
     pub fn endpoint(&mut self, change: impl FnOnce(&mut EndpointEntry)) {
@@ -357,11 +353,7 @@ fn base() -> DatapathState {
             ("10.1.5.0/24".parse().unwrap(), peer(5, SLOW_VTEP, 0)),
         ]
         .into(),
-        vteps: [
-            (PEER_VTEP.into(), vtep(0)),
-            (SLOW_VTEP.into(), vtep(VTEP_KERNEL)),
-        ]
-        .into(),
+        vteps: [(PEER_VTEP.into(), vtep()), (SLOW_VTEP.into(), vtep())].into(),
         endpoints: [(BOX.into(), hooked), (PLAIN_BOX.into(), plain)].into(),
         locals: [(local(0), 9), (BRIDGE.into(), 9), (OUR_VTEP.into(), 2)].into(),
         ports: [(World::ifindex(At::BoxPort), port_entry())].into(),
@@ -371,6 +363,6 @@ fn base() -> DatapathState {
     }
 }
 
-fn vtep(flags: u32) -> VtepEntry {
-    VtepEntry { leases: 1, flags }
+fn vtep() -> VtepEntry {
+    VtepEntry { leases: 1, _pad: 0 }
 }

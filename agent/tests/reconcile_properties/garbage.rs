@@ -188,7 +188,7 @@ pub fn state() -> impl Strategy<Value = DatapathState> {
                 state.peers.insert(subnet, stale_peer(node));
             }
             for (node, leases) in vteps {
-                let entry = VtepEntry { leases, flags: 0 };
+                let entry = VtepEntry { leases, _pad: 0 };
                 state.vteps.insert(Ipv4Addr::new(192, 0, 2, node), entry);
             }
             for (address, ifindex, mac, bridge) in endpoints {

@@ -2,7 +2,6 @@
 
 use weft_common::{
     endpoint::ENDPOINT_KERNEL,
-    peer::VTEP_KERNEL,
     settings::FAST_PATH,
     stats::{Hook, Reason},
 };
@@ -66,12 +65,6 @@ fn delivered() -> Vec<Case> {
             PeerKernelOnly,
             but(|ip| ip.source = SLOW_REMOTE),
         ),
-        case(
-            "from the VTEP address of a peer of the kernel's",
-            HostTraffic,
-            but(|ip| ip.source = PEER_VTEP),
-        )
-        .given(|world| world.vtep(VTEP_KERNEL)),
         case("to a port with something on it", PortKept, incoming())
             .given(|world| world.endpoint(|box_| box_.flags |= ENDPOINT_KERNEL)),
         case("to a port that is no veth pair", Taken, plain.clone()),

@@ -2,7 +2,6 @@
 
 use weft_common::{
     endpoint::{ENDPOINT_HOOKED, ENDPOINT_KERNEL},
-    peer::VTEP_KERNEL,
     stats::{Hook, Reason},
 };
 
@@ -68,12 +67,6 @@ fn plain() -> Vec<Case> {
             HostTraffic,
             incoming().but(|ip| ip.source = PEER_VTEP),
         ),
-        inner(
-            "from the VTEP address of a peer of the kernel's",
-            HostTraffic,
-            incoming().but(|ip| ip.source = PEER_VTEP),
-        )
-        .given(|world| world.vtep(VTEP_KERNEL)),
         inner("to a port with something on it", PortKept, incoming())
             .given(|world| world.endpoint(|box_| box_.flags |= ENDPOINT_KERNEL)),
         inner("to a port that is the kernel's", PortKind, incoming())
