@@ -360,6 +360,38 @@ pub fn parse(
         .map_err(|error| typed.named(error))
 }
 
+/// The flag that others must not read off the process list, and the variable in its place.
+const PASSWORD: (&str, &str) = ("etcd-password", "WEFT_ETCD_PASSWORD");
+
+/// A command line that [`parse`] has read, with the password in the environment instead.
+pub struct Hidden {
+    /// The words, the password left out.
+    pub args: Vec<OsString>,
+    /// The variable.
+    pub variable: &'static str,
+    /// The password.
+    pub value: OsString,
+}
+
+/// Where a password was typed, the same command line without it.
+#[must_use]
+pub fn hide_password(args: &[OsString]) -> Option<Hidden> {
+    let command = Cli::command();
+    let verb = match flannel::with_verb(args.to_vec()) {
+        (_, true) => "run",
+        (words, false) if words.get(1).is_some_and(|verb| verb == CLEANUP) => CLEANUP,
+        _ => return None,
+    };
+    let (flag, variable) = PASSWORD;
+    let (args, value) = flannel::without(command.find_subcommand(verb)?, args, flag);
+    let value = value.filter(|value| !value.is_empty())?;
+    Some(Hidden {
+        args,
+        variable,
+        value,
+    })
+}
+
 /// Prints an error, a help or a version. flanneld says its version to standard error.
 pub fn print(error: &clap::Error, args: &[OsString]) -> io::Result<()> {
     if error.kind() == ErrorKind::DisplayVersion && flannel::with_verb(args.to_vec()).1 {

@@ -4,6 +4,7 @@ use std::{fmt, process::ExitCode};
 
 use anyhow::Context as _;
 
+pub use self::again::without_password;
 use crate::{
     cli::{Cli, RunArgs, Verb},
     config::Config,
@@ -11,6 +12,7 @@ use crate::{
 };
 
 mod address;
+mod again;
 mod agent;
 mod bench;
 mod blackhole;

@@ -29,8 +29,8 @@ pub struct EtcdArgs {
     /// User in etcd.
     #[arg(long)]
     pub etcd_username: Option<String>,
-    /// Password of that user. Better in the environment or in a file: others can read a command
-    /// line.
+    /// Password of that user. Better in the environment or in a file: a shell's history and the
+    /// programs that start weft keep a command line.
     #[arg(long)]
     pub etcd_password: Option<SecretString>,
     /// A file with that password in its first line; read again when it changes.

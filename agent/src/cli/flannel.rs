@@ -200,6 +200,42 @@ impl Typed {
     }
 }
 
+/// The words without a flag, read as [`Typed::read`] reads them, and the value that it had.
+pub(super) fn without(
+    command: &Command,
+    args: &[OsString],
+    name: &str,
+) -> (Vec<OsString>, Option<OsString>) {
+    let mut words = args.iter().cloned();
+    let (mut rest, mut found) = (Vec::new(), None);
+    // The program, and the verb unless the program's name stands for it.
+    let before = if with_verb(args.to_vec()).0.len() == args.len() {
+        2
+    } else {
+        1
+    };
+    rest.extend(words.by_ref().take(before));
+    while let Some(word) = words.next() {
+        let Some((typed, value)) = word.to_str().and_then(flag) else {
+            rest.push(word);
+            rest.extend(words);
+            break;
+        };
+        let next = if value.is_none() && Known::of(command, typed).takes_a_word() {
+            words.next()
+        } else {
+            None
+        };
+        if typed == name {
+            found = value.map(OsString::from).or(next);
+        } else {
+            rest.push(word);
+            rest.extend(next);
+        }
+    }
+    (rest, found)
+}
+
 /// The name of a flag, and the value behind its equals sign.
 fn flag(word: &str) -> Option<(&str, Option<&str>)> {
     let name = word.strip_prefix('-')?;

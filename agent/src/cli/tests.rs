@@ -257,3 +257,53 @@ fn flanneld_is_weft_run() {
     assert_eq!(usage_code(&error, &words), 64);
     assert!(parse(["weft", "status"].map(OsString::from), |_| None).is_ok());
 }
+
+/// What is left of a command line, and the password.
+fn hidden(words: &[&str]) -> Option<(Vec<String>, String)> {
+    let args: Vec<OsString> = words.iter().map(OsString::from).collect();
+    let hidden = hide_password(&args)?;
+    assert_eq!(hidden.variable, "WEFT_ETCD_PASSWORD");
+    let text = |word: OsString| word.into_string().unwrap();
+    let args = hidden.args.into_iter().map(text).collect();
+    Some((args, text(hidden.value)))
+}
+
+#[test]
+fn a_typed_password_is_taken_off_the_command_line() {
+    let left = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
+    for (words, rest, password) in [
+        (
+            &["weft", "run", "--etcd-password=a=b", "--iface", "eth0"][..],
+            &["weft", "run", "--iface", "eth0"][..],
+            "a=b",
+        ),
+        (
+            &["weft", "run", "-etcd-username=u", "-etcd-password", "--x"],
+            &["weft", "run", "-etcd-username=u"],
+            "--x",
+        ),
+        (
+            &["/opt/flanneld", "-etcd-password", "s", "-ip-masq"],
+            &["/opt/flanneld", "-ip-masq"],
+            "s",
+        ),
+        (
+            &["weft", "cleanup", "--release", "--etcd-password=s"],
+            &["weft", "cleanup", "--release"],
+            "s",
+        ),
+    ] {
+        assert_eq!(hidden(words), Some((left(rest), password.to_owned())));
+    }
+    for words in [
+        &["weft"][..],
+        &["weft", "run"],
+        &["weft", "run", "--etcd-password="],
+        &["weft", "run", "--etcd-password-file=/etc/secret"],
+        // The prefix is what looks like a password here.
+        &["weft", "run", "--etcd-prefix", "--etcd-password=s"],
+        &["weft", "status", "--etcd-password=s"],
+    ] {
+        assert_eq!(hidden(words), None, "{words:?}");
+    }
+}
