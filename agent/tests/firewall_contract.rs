@@ -19,6 +19,7 @@ const CONFIG: FirewallConfig = FirewallConfig {
     network: Ipv4Net::new_assert(std::net::Ipv4Addr::new(10, 5, 0, 0), 16),
     subnet: Ipv4Net::new_assert(std::net::Ipv4Addr::new(10, 5, 1, 0), 24),
     vni: 1,
+    direct: None,
     masquerade: true,
     random_fully: true,
     forward: true,
@@ -63,6 +64,53 @@ fn rules_are_made_once_and_removed_without_a_trace() {
             "{left}"
         );
         assert!(!left.contains("\n-A "), "{left}");
+    });
+}
+
+fn direct() -> FirewallConfig {
+    FirewallConfig {
+        direct: Some("eth0".to_owned()),
+        ..CONFIG
+    }
+}
+
+/// Which of our own rules are about the way without a tunnel.
+fn ways(rules: &[String]) -> Vec<bool> {
+    let own = rules.iter();
+    let own = own.filter(|rule| rule.contains("weft: containers"));
+    own.map(|rule| rule.contains("-o eth0 ")).collect()
+}
+
+#[test]
+fn a_way_without_a_tunnel_has_its_rule_while_there_is_one() {
+    with_each_kind(|iptables, kind| async move {
+        for _ in 0..2 {
+            assert!(iptables.ensure(&CONFIG).await.unwrap(), "{kind}");
+            assert!(iptables.ensure(&direct()).await.unwrap(), "{kind}");
+            assert!(!iptables.ensure(&direct()).await.unwrap(), "{kind}");
+            let rules = chain(kind, "nat", "POSTROUTING");
+            assert_eq!(ways(&rules), [false, true], "{rules:?}");
+            assert!(is_first(kind), "{rules:?}");
+            assert!(iptables.ensure(&CONFIG).await.unwrap(), "{kind}");
+            let rules = chain(kind, "nat", "POSTROUTING");
+            assert_eq!(ways(&rules), [false], "{rules:?}");
+            assert!(iptables.ensure(&direct()).await.unwrap(), "{kind}");
+            iptables.remove().await.unwrap();
+            let left = run(&format!("{kind}-save"));
+            assert!(!left.contains("weft"), "{left}");
+        }
+    });
+    in_fresh_netns(|| async {
+        let mut nft = Nftables::new(1);
+        assert!(nft.ensure(&CONFIG).await.unwrap());
+        assert!(nft.ensure(&direct()).await.unwrap());
+        assert!(!nft.ensure(&direct()).await.unwrap());
+        let rules = run("nft list table ip weft-1");
+        assert_eq!(rules.matches("oifname").count(), 2, "{rules}");
+        assert!(nft.ensure(&CONFIG).await.unwrap());
+        let rules = run("nft list table ip weft-1");
+        assert!(!rules.contains("eth0"), "{rules}");
+        nft.remove().await.unwrap();
     });
 }
 

@@ -280,8 +280,14 @@ async fn serve(
         outcome,
     };
     tasks.spawn(renewal.run());
-    let rules = spawn_firewall(config, &network, &lease, tasks);
     let (live, networks) = watch::channel(network.clone());
+    let (report, reported) = watch::channel(Report::default());
+    let followed = firewall::Followed {
+        networks: networks.clone(),
+        uplink: uplink.name.clone(),
+        reports: reported.clone(),
+    };
+    let rules = spawn_firewall(config, &network, &lease, followed, tasks);
     let (state, network_state) = watch::channel(Follower::<EtcdStore>::state_at_start());
     let follower = Follower {
         store: Arc::clone(&store),
@@ -362,6 +368,7 @@ fn spawn_firewall(
     config: &Config,
     network: &NetworkConfig,
     lease: &Lease,
+    followed: firewall::Followed,
     tasks: &mut JoinSet<()>,
 ) -> watch::Receiver<RulesState> {
     let (state, rules) = watch::channel(Err("rules not looked at yet".to_owned()));
@@ -370,6 +377,7 @@ fn spawn_firewall(
             network: network.network,
             subnet,
             vni: network.vni.get(),
+            direct: None,
             masquerade: config.masquerade,
             random_fully: config.random_fully,
             forward: config.forward,
@@ -380,7 +388,14 @@ fn spawn_firewall(
             Manager::Iptables
         };
         let every = config.firewall_every;
-        tasks.spawn(firewall::keep(rules, manager, network.vni, every, state));
+        tasks.spawn(firewall::keep(
+            rules,
+            manager,
+            network.vni,
+            every,
+            followed,
+            state,
+        ));
     }
     rules
 }

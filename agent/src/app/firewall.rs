@@ -1,14 +1,15 @@
 //! Keeps the rules in place, in a task of its own.
 
-use std::time::Duration;
+use std::{future::pending, time::Duration};
 
-use tokio::{sync::watch, time::sleep};
+use tokio::{sync::watch, time::timeout};
 use tracing::{debug, info, warn};
 
 use super::lock;
 use crate::{
     firewall::{FirewallConfig, FirewallError, Iptables, Nftables},
-    model::net::Vni,
+    model::{net::Vni, network::NetworkConfig},
+    reconcile::run::Report,
 };
 
 /// State of the rules: in words, and whether they are in place.
@@ -23,18 +24,59 @@ pub enum Manager {
     Nftables,
 }
 
+/// What the rules follow while the agent runs.
+pub struct Followed {
+    /// The network config.
+    pub networks: watch::Receiver<NetworkConfig>,
+    /// The uplink's name at the start.
+    pub uplink: String,
+    /// The loop's reports, which name the uplink from then on.
+    pub reports: watch::Receiver<Report>,
+}
+
+impl Followed {
+    /// The interface by which nodes may be reached without a tunnel.
+    fn direct(&self) -> Option<String> {
+        if !self.networks.borrow().direct_routing {
+            return None;
+        }
+        let reports = self.reports.borrow();
+        let uplink = reports.uplink.as_ref().map(|uplink| &uplink.name);
+        Some(uplink.unwrap_or(&self.uplink).clone())
+    }
+
+    /// Until that is another, for so long at most.
+    async fn other_than(&mut self, before: Option<&String>, every: Duration) {
+        let other = async {
+            while self.direct().as_ref() == before {
+                let gone = tokio::select! {
+                    changed = self.networks.changed() => changed.is_err(),
+                    changed = self.reports.changed() => changed.is_err(),
+                };
+                if gone {
+                    return pending().await;
+                }
+            }
+        };
+        // Either way it is time to look.
+        _ = timeout(every, other).await;
+    }
+}
+
 /// Looks, repairs, and tells, until it is dropped.
 pub async fn keep(
-    config: FirewallConfig,
+    mut config: FirewallConfig,
     manager: Manager,
     vni: Vni,
     every: Duration,
+    mut followed: Followed,
     state: watch::Sender<RulesState>,
 ) {
     let mut repaired = 0u64;
     let mut nft = Nftables::new(vni.get());
     let mut other_is_gone = false;
     loop {
+        config.direct = followed.direct();
         nft.beside(lock::networks(vni));
         let mut outcome = match manager {
             Manager::Iptables => ensure_iptables(&config, vni).await,
@@ -68,7 +110,7 @@ pub async fn keep(
             *state = now;
             changed
         });
-        sleep(every).await;
+        followed.other_than(config.direct.as_ref(), every).await;
     }
 }
 

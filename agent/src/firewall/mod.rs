@@ -101,7 +101,7 @@ impl Iptables {
     pub async fn ensure(&self, config: &FirewallConfig) -> Result<bool, FirewallError> {
         let config = FirewallConfig {
             random_fully: config.random_fully && self.random_fully,
-            ..*config
+            ..config.clone()
         };
         self.make(Wanted::all(&config)).await
     }

@@ -3,7 +3,7 @@
 
 use ipnet::Ipv4Net;
 
-/// Comment of our own rule, by which it is found again.
+/// Comment of our own rules, by which they are found again.
 pub(super) const OWN_COMMENT: &str = "weft: containers keep their address";
 /// kube-proxy's mark on what it will masquerade by itself.
 const KUBE_MARK: &str = "0x4000/0x4000";
@@ -11,7 +11,7 @@ const MASQ_COMMENT: &str = "flanneld masq";
 const FORWARD_COMMENT: &str = "flanneld forward";
 
 /// What the rules depend on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FirewallConfig {
     /// The whole overlay range.
     pub network: Ipv4Net,
@@ -19,6 +19,8 @@ pub struct FirewallConfig {
     pub subnet: Ipv4Net,
     /// VXLAN network identifier, which names the overlay's device.
     pub vni: u32,
+    /// The interface by which other nodes are reached without a tunnel, where they may be.
+    pub direct: Option<String>,
     /// Rewrite the source of what leaves the overlay (`--ip-masq`).
     pub masquerade: bool,
     /// Choose the new source port at random.
@@ -27,7 +29,15 @@ pub struct FirewallConfig {
     pub forward: bool,
 }
 
-/// A table of ours: a chain of ours, reached by a jump, and a rule in front of it. Agents of other
+impl FirewallConfig {
+    /// Interfaces by which packets for other nodes' containers leave.
+    pub(super) fn ways(&self) -> impl Iterator<Item = String> {
+        let device = format!("flannel.{}", self.vni);
+        [device].into_iter().chain(self.direct.clone())
+    }
+}
+
+/// A table of ours: a chain of ours, reached by a jump, and rules in front of it. Agents of other
 /// networks on this host have their rules in the same chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Wanted {
@@ -35,8 +45,8 @@ pub(super) struct Wanted {
     pub(super) table: &'static str,
     /// The kernel's chain that leads to ours.
     parent: &'static str,
-    /// First rule of the parent.
-    first: Option<String>,
+    /// First rules of the parent.
+    first: Vec<String>,
     /// Our chain; its rules in order, none when it should not be there.
     chain: &'static str,
     rules: Vec<String>,
@@ -52,20 +62,21 @@ impl Wanted {
         let FirewallConfig {
             network,
             subnet,
-            vni,
             masquerade,
             random_fully,
             forward,
+            ..
         } = config;
         let (network, subnet) = (network.trunc(), subnet.trunc());
         let mut wanted = Self::none();
         let [nat, filter] = &mut wanted;
         // Only what others rewrite for no reason: a container that reaches itself through a service,
         // and what kube-proxy marks, must be masqueraded.
-        nat.first = Some(format!(
-            "-s {subnet} -d {network} -o flannel.{vni} -m mark ! --mark {KUBE_MARK} {} -j RETURN",
-            commented(OWN_COMMENT)
-        ));
+        let own = commented(OWN_COMMENT);
+        let unmarked = format!("-m mark ! --mark {KUBE_MARK} {own} -j RETURN");
+        let ways = config.ways();
+        let first = ways.map(|way| format!("-s {subnet} -d {network} -o {way} {unmarked}"));
+        nat.first = first.collect();
         if *masquerade {
             nat.rules = masquerade_rules(network, subnet, *random_fully);
         }
@@ -85,7 +96,7 @@ impl Wanted {
             Self {
                 table: "nat",
                 parent: "POSTROUTING",
-                first: None,
+                first: Vec::new(),
                 chain: "FLANNEL-POSTRTG",
                 rules: Vec::new(),
                 comment: MASQ_COMMENT,
@@ -94,7 +105,7 @@ impl Wanted {
             Self {
                 table: "filter",
                 parent: "FORWARD",
-                first: None,
+                first: Vec::new(),
                 chain: "FLANNEL-FWD",
                 rules: Vec::new(),
                 comment: FORWARD_COMMENT,
@@ -116,12 +127,12 @@ impl Wanted {
         let chain = self.chain(&found);
         let mut lines = Vec::new();
 
-        // Only the exact wanted rules stay, once; the first one only where it belongs.
+        // Only the exact wanted rules stay, once; the first ones only where they belong.
         let jump = (!chain.is_empty()).then(|| self.jump());
         let mut jump_stays = false;
         let first_stays = self.first_is_in_place(&found);
         for rule in &found.parent {
-            let is_first = Some(*rule) == self.first.as_deref();
+            let is_first = self.first.iter().any(|first| first == rule);
             let is_jump = Some(*rule) == jump.as_deref();
             if is_first && first_stays {
                 continue;
@@ -131,9 +142,9 @@ impl Wanted {
                 lines.push(format!("-D {} {rule}", self.parent));
             }
         }
-        if let Some(first) = self.first.as_ref().filter(|_| !first_stays) {
-            lines.push(format!("-I {} 1 {first}", self.parent));
-        }
+        let first = self.first.iter().filter(|_| !first_stays);
+        let numbered = (1..).zip(first);
+        lines.extend(numbered.map(|(place, first)| format!("-I {} {place} {first}", self.parent)));
 
         let rewrite = found.has_chain == chain.is_empty() || !self.chain_is_in_place(&found);
         if rewrite && chain.is_empty() {
@@ -182,13 +193,15 @@ impl Wanted {
     /// At the front, and nowhere else: a deletion takes the first of equal rules, so that of two
     /// the wrong one would stay. Agents of other networks want the front, too.
     fn first_is_in_place(&self, found: &Found<'_>) -> bool {
-        let Some(first) = self.first.as_deref() else {
-            return false;
-        };
-        let times = found.parent.iter().filter(|rule| **rule == first).count();
         let own = commented(OWN_COMMENT);
-        let mut before = found.parent.iter().take_while(|rule| **rule != first);
-        times == 1 && before.all(|rule| rule.contains(&own) && self.is_others(rule))
+        let others = |rule: &&&str| rule.contains(&own) && self.is_others(rule);
+        let mine = found.parent.iter().filter(|rule| !others(rule));
+        let once = |first: &String| found.parent.iter().filter(|rule| *rule == first).count() == 1;
+        let mut front = mine.take(self.first.len());
+        self.first
+            .iter()
+            .all(|first| front.next().is_some_and(|rule| rule == first))
+            && self.first.iter().all(once)
     }
 
     /// Whether a rule is another agent's, by the network that it names.

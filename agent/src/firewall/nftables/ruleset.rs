@@ -40,17 +40,19 @@ pub(super) fn own_name(vni: u32) -> String {
     format!("weft-{vni}")
 }
 
-/// Our own rule. A `return` would end only its own chain: here every chain is asked, until one has
+/// Our own rules. A `return` would end only its own chain: here every chain is asked, until one has
 /// translated.
 pub(super) fn ours(config: &FirewallConfig) -> Table {
-    let rule = vec![
-        Source(In, config.subnet.trunc()),
-        Destination(In, config.network.trunc()),
-        Output(format!("flannel.{}", config.vni)),
-        // What kube-proxy marks must be masqueraded.
-        MarkLacks,
-        Keep,
-    ];
+    let rule = |way| {
+        Rule(vec![
+            Source(In, config.subnet.trunc()),
+            Destination(In, config.network.trunc()),
+            Output(way),
+            // What kube-proxy marks must be masqueraded.
+            MarkLacks,
+            Keep,
+        ])
+    };
     Table {
         name: own_name(config.vni),
         comment: None,
@@ -60,7 +62,7 @@ pub(super) fn ours(config: &FirewallConfig) -> Table {
             kind: "nat",
             hook: "postrouting",
             priority: BEFORE_SRCNAT,
-            rules: vec![Rule(rule)],
+            rules: config.ways().map(rule).collect(),
         }],
     }
 }

@@ -6,6 +6,7 @@ const CONFIG: FirewallConfig = FirewallConfig {
     network: Ipv4Net::new_assert(std::net::Ipv4Addr::new(10, 5, 0, 0), 16),
     subnet: Ipv4Net::new_assert(std::net::Ipv4Addr::new(10, 5, 1, 0), 24),
     vni: 1,
+    direct: None,
     masquerade: true,
     random_fully: true,
     forward: true,
@@ -244,4 +245,42 @@ fn duplicates_and_flannels_older_rules_go() {
          COMMIT\n"
     );
     assert_eq!(repair, want);
+}
+
+/// With another interface by which containers of other nodes are reached.
+#[test]
+fn every_way_has_its_rule_and_loses_it() {
+    let plain = nat(&CONFIG);
+    let direct = nat(&FirewallConfig {
+        direct: Some("eth0".to_owned()),
+        ..CONFIG
+    });
+    let other = nat(&FirewallConfig {
+        direct: Some("eth1".to_owned()),
+        ..CONFIG
+    });
+    let own = |way: &str| OWN.replace("flannel.1", way);
+    assert_eq!(direct.repair(&saved(&direct, &[], &[])), None);
+    // What is missing, one by one and in order.
+    let want = format!(
+        "*nat\n-D POSTROUTING {OWN}\n-I POSTROUTING 1 {OWN}\n-I POSTROUTING 2 {}\nCOMMIT\n",
+        own("eth0")
+    );
+    assert_eq!(direct.repair(&saved(&plain, &[], &[])), Some(want));
+    // What is not wanted any more; the rest is not touched.
+    let want = format!("*nat\n-D POSTROUTING {}\nCOMMIT\n", own("eth0"));
+    assert_eq!(plain.repair(&saved(&direct, &[], &[])), Some(want));
+    let repair = other.repair(&saved(&direct, &[], &[])).unwrap();
+    assert!(
+        repair.contains(&format!("-D POSTROUTING {}\n", own("eth0"))),
+        "{repair}"
+    );
+    assert!(
+        repair.contains(&format!("-I POSTROUTING 2 {}\n", own("eth1"))),
+        "{repair}"
+    );
+    // A stranger between the two is overtaken, and one behind them is left there.
+    let stranger = "-s 10.5.1.0/24 ! -o docker0 -j MASQUERADE";
+    assert!(direct.repair(&saved(&direct, &[stranger], &[])).is_some());
+    assert_eq!(direct.repair(&saved(&direct, &[], &[stranger])), None);
 }

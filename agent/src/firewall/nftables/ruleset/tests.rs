@@ -6,6 +6,7 @@ const CONFIG: FirewallConfig = FirewallConfig {
     network: Ipv4Net::new_assert(std::net::Ipv4Addr::new(10, 5, 0, 0), 16),
     subnet: Ipv4Net::new_assert(std::net::Ipv4Addr::new(10, 5, 1, 0), 24),
     vni: 1,
+    direct: None,
     masquerade: true,
     random_fully: true,
     forward: true,
@@ -35,6 +36,13 @@ add chain ip weft-1 postrouting { type nat hook postrouting priority srcnat - 1;
 add rule ip weft-1 postrouting ip saddr 10.5.1.0/24 ip daddr 10.5.0.0/16 oifname \"flannel.1\" meta mark & 0x4000 == 0 snat to ip saddr
 ";
     assert_eq!(ours(&CONFIG).repair(None, &[]).as_deref(), Some(want));
+    let direct = ours(&FirewallConfig {
+        direct: Some("eth0".to_owned()),
+        ..CONFIG
+    });
+    let more = "add rule ip weft-1 postrouting ip saddr 10.5.1.0/24 ip daddr 10.5.0.0/16 oifname \"eth0\" meta mark & 0x4000 == 0 snat to ip saddr\n";
+    let want = format!("{want}{more}");
+    assert_eq!(direct.repair(None, &[]), Some(want));
 }
 
 #[test]
