@@ -127,8 +127,9 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
                 break;
             }
             self.memory.complete = !plan.partial;
-            // What a near look led to is known without another one.
-            let followed = sight == Sight::Near && self.memory.seen.is_some();
+            // What a near look led to is known without another one, but for what was attached.
+            let known = sight == Sight::Near && self.memory.attached == 0;
+            let followed = known && self.memory.seen.is_some();
             if plan.is_empty()
                 || (followed && failures.is_empty())
                 || blocked

@@ -71,6 +71,23 @@ async fn recorders_come_before_endpoints_and_takers() {
     assert!(last(&recorder) < first(&taker), "{ops:?}");
 }
 
+/// Nothing on the host has to change for it: no event would bring another look.
+#[tokio::test(start_paused = true)]
+async fn what_a_restart_attaches_is_in_its_first_report() {
+    let before = World::settled(&[5]).await;
+    let host = before.host.clone();
+    drop(before);
+    let mut next = World::again(&host).await;
+    // The loop has found that there is nothing to look for yet.
+    sleep(Duration::from_secs(1)).await;
+    next.tell(&[5]).await;
+    next.until("all is attempted", |world| world.report().complete)
+        .await;
+    let report = next.report();
+    assert!(report.attached > 0, "{report:?}");
+    assert!(report.unattached.is_empty(), "{report:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_a_stranger_breaks_is_repaired_at_once() {
     let mut world = World::settled(&[5, 6]).await;
