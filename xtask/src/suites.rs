@@ -17,9 +17,9 @@ use crate::shell;
 /// One for each of the two cores that the tests may count on.
 const LANES: usize = 2;
 
-/// These have the machine for themselves: their limits are a few milliseconds, or shares of what it
-/// can carry.
-const ALONE: &[&str] = &["bench_pair", "faults", "lab", "programs"];
+/// These have the machine for themselves: their limits are a few milliseconds, or shares of what
+/// happens in a time.
+const ALONE: &[&str] = &["bench_pair", "endpoints", "faults", "lab", "programs"];
 
 /// What takes longest begins first, so that no lane has work left when the other is done.
 const LONG: &[&str] = &[
