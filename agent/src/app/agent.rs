@@ -281,7 +281,6 @@ async fn serve(
     };
     tasks.spawn(renewal.run());
     let (live, networks) = watch::channel(network.clone());
-    let (report, reported) = watch::channel(Report::default());
     let followed = firewall::Followed {
         networks: networks.clone(),
         uplink: uplink.name.clone(),
