@@ -204,16 +204,23 @@ fn datapath(
         settings: Some(settings(view, own, device, lost)),
         ..DatapathState::default()
     };
-    for (subnet, peer) in peers {
-        let (Some(net), IpAddr::V4(vtep)) = (subnet.v4(), peer.vtep_addr) else {
-            continue;
+    let known = peers.iter().filter_map(|(subnet, peer)| {
+        let IpAddr::V4(vtep) = peer.vtep_addr else {
+            return None;
         };
-        let named = state.vteps.entry(vtep);
-        named.or_insert(VtepEntry { leases: 0, _pad: 0 }).leases += 1;
-        state
-            .peers
-            .insert(net, peer_entry(view, device, net, vtep, peer, lost));
-    }
+        Some((subnet.v4()?, vtep, peer))
+    });
+    let entry = |(net, vtep, peer)| (net, peer_entry(view, device, net, vtep, peer, lost));
+    state.peers = known.clone().map(entry).collect();
+    let mut vteps: Vec<Ipv4Addr> = known.map(|(_, vtep, _)| vtep).collect();
+    vteps.sort_unstable();
+    let leases = vteps.chunk_by(|one, next| one == next);
+    let named = leases.filter_map(|same| {
+        let vtep = *same.first()?;
+        let leases = u32::try_from(same.len()).unwrap_or(u32::MAX);
+        Some((vtep, VtepEntry { leases, _pad: 0 }))
+    });
+    state.vteps = named.collect();
     lost::mark(lost, &mut state.peers);
     state.locals = endpoints::locals(view.host)
         .into_iter()

@@ -120,15 +120,14 @@ fn plan_address(desired: &Desired, host: &ObservedHost, link: IfIndex, ops: &mut
 /// that is reached without encapsulation the route alone. What is there for nobody is removed, after
 /// what takes its place.
 fn plan_peers(desired: &Desired, host: &ObservedHost, link: IfIndex, ops: &mut Vec<HostOp>) {
-    let mut neighbours = BTreeMap::new();
-    let mut tunnels = BTreeMap::new();
-    let mut routes = BTreeSet::new();
+    // Collected at once: inserting ten thousand one by one takes several times as long.
+    let (mut neighbours, mut tunnels, mut routes) = (Vec::new(), Vec::new(), Vec::new());
     // Where two leases want the same entry, as after a node's address changed, the newer has it.
     let mut peers: Vec<_> = desired.peers.values().collect();
     peers.sort_by_key(|peer| peer.written);
     for peer in peers {
         if let Some(uplink) = desired.direct.get(&peer.subnet) {
-            routes.insert(Route {
+            routes.push(Route {
                 destination: peer.subnet.net(),
                 gateway: Some(peer.vtep_addr),
                 link: *uplink,
@@ -139,15 +138,10 @@ fn plan_peers(desired: &Desired, host: &ObservedHost, link: IfIndex, ops: &mut V
             continue;
         }
         let via = peer.subnet.net().network();
-        neighbours.insert(via, peer.vtep_mac);
-        tunnels.insert(
-            TunnelEntry {
-                link,
-                mac: peer.vtep_mac,
-            },
-            peer.vtep_addr,
-        );
-        routes.insert(Route {
+        neighbours.push((via, peer.vtep_mac));
+        let mac = peer.vtep_mac;
+        tunnels.push((TunnelEntry { link, mac }, peer.vtep_addr));
+        routes.push(Route {
             destination: peer.subnet.net(),
             gateway: Some(via),
             link,
@@ -156,6 +150,9 @@ fn plan_peers(desired: &Desired, host: &ObservedHost, link: IfIndex, ops: &mut V
             protocol: PROTOCOL_BOOT,
         });
     }
+    let neighbours: BTreeMap<_, _> = neighbours.into_iter().collect();
+    let mut tunnels: BTreeMap<_, _> = tunnels.into_iter().collect();
+    let routes: BTreeSet<_> = routes.into_iter().collect();
 
     if desired.cut_off {
         // The routes stay, so that nothing leaves unencapsulated; the device has nowhere to send to.

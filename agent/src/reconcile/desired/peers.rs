@@ -25,7 +25,9 @@ use crate::{
 pub(super) fn peers(view: &View<'_>) -> (BTreeMap<Subnet, Peer>, BTreeMap<Subnet, &'static str>) {
     let network = IpNet::V4(view.network.network);
     let own_address = IpAddr::V4(view.underlay.public_ip);
-    let mut peers = BTreeMap::new();
+    // In order, so that the maps are made in one go.
+    let mut found = Vec::with_capacity(view.leases.leases.len());
+    let mut created = Vec::with_capacity(view.leases.leases.len());
     let mut ignored = BTreeMap::new();
     for (subnet, lease) in &view.leases.leases {
         if *subnet == view.own {
@@ -41,7 +43,8 @@ pub(super) fn peers(view: &View<'_>) -> (BTreeMap<Subnet, Peer>, BTreeMap<Subnet
             if peer.vtep_mac == view.vtep_mac {
                 "names our own VTEP MAC"
             } else {
-                peers.insert(*subnet, peer);
+                found.push((*subnet, peer));
+                created.push((*subnet, lease.created));
                 continue;
             }
         } else {
@@ -49,10 +52,8 @@ pub(super) fn peers(view: &View<'_>) -> (BTreeMap<Subnet, Peer>, BTreeMap<Subnet
         };
         ignored.insert(*subnet, why);
     }
-    let leases = view.leases.leases.iter();
-    let candidates = leases.filter(|(subnet, _)| peers.contains_key(subnet));
-    let created = candidates.map(|(subnet, lease)| (*subnet, lease.created));
-    for loser in losers(&created.collect()) {
+    let mut peers: BTreeMap<_, _> = found.into_iter().collect();
+    for loser in losers(&created.into_iter().collect()) {
         peers.remove(&loser);
         ignored.insert(loser, "overlaps an older lease");
     }
