@@ -102,6 +102,7 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
         let mut report = Report::default();
         (self.memory.attaching, self.memory.attached) = (Duration::ZERO, 0);
         self.memory.unfinished = false;
+        let first = !self.memory.complete;
         for _round in 0..ROUNDS {
             failures.clear();
             let mut plan = match self.look(&mut report).await {
@@ -127,8 +128,9 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
                 break;
             }
             self.memory.complete = !plan.partial;
-            // What a near look led to is known without another one, but for what was attached.
-            let known = sight == Sight::Near && self.memory.attached == 0;
+            // What a near look led to is known without another one, but for what was attached: later on
+            // that has time, at first it is waited for.
+            let known = sight == Sight::Near && (self.memory.attached == 0 || !first);
             let followed = known && self.memory.seen.is_some();
             if plan.is_empty()
                 || (followed && failures.is_empty())

@@ -259,7 +259,7 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
                     // While programs are attached we sleep.
                     let busy = began.elapsed().saturating_sub(self.memory.attaching);
                     schedule.looked(sight, busy, now.peers, now.failures.is_empty());
-                    if self.memory.unfinished && self.memory.attached > 0 {
+                    if self.memory.attached > 0 {
                         schedule.due(Sight::Near);
                     }
                     report.send_replace(now);
