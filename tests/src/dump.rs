@@ -115,6 +115,8 @@ pub struct PeerEntry {
     pub mtu: Option<u32>,
     #[serde(default)]
     pub fast: bool,
+    #[serde(default)]
+    pub direct: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]

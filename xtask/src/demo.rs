@@ -214,6 +214,7 @@ fn peer_line(host: &str, peer: &PeerEntry) -> String {
         mtu,
         fast,
         gateway: _,
+        direct: _,
     } = peer;
     let device = device
         .as_ref()

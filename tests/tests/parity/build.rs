@@ -8,7 +8,7 @@ use weft_tests::{
     container::{BRIDGE, Container},
     craft::Mac,
     host::Host,
-    kernel_host::KernelHost,
+    kernel_host::{DEVICE, KernelHost},
     lab::Lab,
     netns::Netns,
     subnet_env::SubnetEnv,
@@ -38,6 +38,10 @@ pub fn carry(
         ensure!(device == vtep_mac(number), "another MAC: {device:02x?}");
     }
     if kind == Kind::Kernel {
+        if let (Hooks::Direct, [a, b]) = (hooks, kernels.as_slice()) {
+            route(a, b)?;
+            route(b, a)?;
+        }
         return Ok(Vec::new());
     }
     let start = |host: &Arc<Host>| {
@@ -58,6 +62,16 @@ pub fn carry(
     Ok(agents)
 }
 
+/// As flannel does it for a node on the same wire with `DirectRouting`.
+fn route(from: &KernelHost, to: &KernelHost) -> Result<()> {
+    let (subnet, via) = (to.env.subnet.trunc(), to.host.address);
+    from.host.ip(&format!("route replace {subnet} via {via}"))?;
+    let neighbour = subnet.network();
+    from.host
+        .ip(&format!("neigh del {neighbour} dev {DEVICE}"))
+        .map(drop)
+}
+
 /// Where ours meet what containers send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hooks {
@@ -65,6 +79,8 @@ pub enum Hooks {
     Ports,
     /// At the bridges, as it is measured beside it.
     Bridges,
+    /// At the ports, and what is sent on goes without a tunnel.
+    Direct,
 }
 
 /// What the hosts' packet filters say.

@@ -78,6 +78,22 @@ pub fn at_bridges(counts: &Counts) -> Counts {
     taken
 }
 
+/// What of it there is without tunnels: aggregates are delivered where they come in. What the
+/// uplink's recorder sees is as much as hosts say to each other.
+pub fn without_tunnels(counts: &Counts) -> Counts {
+    let mut found = Counts::new();
+    for ((host, hook, reason), count) in counts {
+        let hook = match (hook.as_str(), reason.as_str()) {
+            ("by", _) | ("in", "aggregate") => continue,
+            ("over", "taken_aggregate") => "in",
+            (hook, _) => hook,
+        };
+        let key = (*host, hook.to_owned(), reason.clone());
+        *found.entry(key).or_default() += count;
+    }
+    found
+}
+
 /// What moved, without the noise.
 pub fn moved(before: &[Counters; 2], after: &[Counters; 2]) -> Counts {
     let mut counts = Counts::new();

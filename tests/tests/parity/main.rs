@@ -25,7 +25,7 @@ use weft_tests::world::Kind;
 
 use crate::{
     build::{Hooks, Rules},
-    case::Case,
+    case::{Case, From, Wire},
     pair::Pair,
     runner::Runner,
 };
@@ -101,6 +101,30 @@ fn every_packet_fares_so_where_connections_are_followed() -> Result<()> {
 #[test]
 fn every_packet_fares_so_with_hooks_at_bridges() -> Result<()> {
     run(Rules::None, Hooks::Bridges)
+}
+
+/// Those that programs take from end to end.
+#[test]
+fn every_packet_fares_so_without_a_tunnel() -> Result<()> {
+    let mut runner = Runner::start(Rules::None, Hooks::Direct)?;
+    let table = cases::all();
+    let is_fast = |case: &&Case| {
+        // Cut where the tunnel's headers would make it too long for IPv4.
+        if case.name.contains("fills IPv4 outside") {
+            return false;
+        }
+        let by_container = matches!(case.from, From::A | From::B);
+        let counts = counts::parse(&case.counts);
+        let taken = counts.is_ok_and(|counts| counts::is_fast(&counts));
+        by_container && case.wire == Wire::Whole && taken
+    };
+    let fast: Vec<_> = table.iter().filter(is_fast).collect();
+    ensure!(fast.len() >= 100, "only {} cases", fast.len());
+    println!("{} cases", fast.len());
+    for case in fast {
+        runner.run(case)?;
+    }
+    runner.finish()
 }
 
 #[test]

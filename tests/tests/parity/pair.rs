@@ -64,7 +64,10 @@ impl Observed {
 impl Pair {
     pub fn start(kind: Kind, rules: Rules, hooks: Hooks) -> Result<Self> {
         let lab = Lab::new(&format!("parity {kind:?}"), 2)?;
-        lab.etcd.put_config(CONFIG)?;
+        lab.etcd.put_config(&match hooks {
+            Hooks::Ports | Hooks::Bridges => CONFIG.to_owned(),
+            Hooks::Direct => CONFIG.replace("\"vxlan\"", "\"vxlan\",\"DirectRouting\":true"),
+        })?;
         let hosts = [lab.host(0)?, lab.host(1)?];
         for (number, host) in hosts.iter().enumerate() {
             build::uplink(host, number)?;
