@@ -133,12 +133,12 @@ fn programs(report: &Report) -> Component {
 /// Whether the programs that every packet of the overlay meets are in place. A port without one is
 /// a matter of its container's speed, and by another interface than the uplink only strangers come.
 fn is_attached(report: &Report) -> bool {
+    let uplink = report.uplink.as_ref();
     report.unattached.iter().all(|at| match at.hook {
-        Hook::FromUplink => {
-            let uplink = report.uplink.as_ref();
-            uplink.is_some_and(|uplink| uplink.name != at.name)
-        }
-        Hook::FromOverlay | Hook::ToOverlay => false,
+        Hook::FromUplink => uplink.is_some_and(|uplink| uplink.name != at.name),
+        // Without that of the uplink, peers that need no tunnel are the kernel's.
+        Hook::ToOverlay => uplink.is_some_and(|uplink| uplink.name == at.name),
+        Hook::FromOverlay => false,
         Hook::FromContainer | Hook::FromBridge | Hook::ToContainer => true,
     })
 }
