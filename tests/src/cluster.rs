@@ -13,6 +13,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::{
+    certificates::{Guard, METRICS},
     command,
     daemon::Daemon,
     etcd::PREFIX,
@@ -40,6 +41,7 @@ pub enum Cut {
 pub struct Member {
     label: String,
     pub address: Ipv4Addr,
+    scheme: &'static str,
     server: Option<Daemon>,
     frozen: bool,
     folder: PathBuf,
@@ -53,6 +55,8 @@ pub struct Cluster {
     from: PathBuf,
     /// User and password of whoever may do everything, once authentication is on.
     pub admin: Option<String>,
+    /// How clients are met, where it is not in plain text.
+    pub guard: Option<Guard>,
     /// A new cluster after the loss of all data has a name of its own.
     generation: u32,
 }
@@ -68,6 +72,7 @@ impl Cluster {
             members,
             from: switch.path(),
             admin: None,
+            guard: None,
             generation: 1,
         };
         cluster.resume_all()?;
@@ -78,6 +83,16 @@ impl Cluster {
     pub fn endpoints(&self) -> String {
         let all = self.members.iter().map(Member::endpoint);
         all.collect::<Vec<_>>().join(",")
+    }
+
+    /// Starts every member anew, with certificates.
+    pub fn protect(&mut self, guard: Guard) -> Result<()> {
+        self.kill_all()?;
+        for member in &mut self.members {
+            member.scheme = "https";
+        }
+        self.guard = Some(guard);
+        self.resume_all()
     }
 
     /// Starts every member that does not run, and waits until all answer.
@@ -178,6 +193,25 @@ impl Cluster {
         command::run(command.args(["move-leader", &id])).map(drop)
     }
 
+    /// How often a member with certificates has been shown a token that is worthless by now.
+    pub fn worthless_tokens(&self) -> Result<u64> {
+        let mut sum = 0;
+        for member in &self.members {
+            let script = format!(
+                "exec 3<>/dev/tcp/{METRICS}; printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3"
+            );
+            let text = command::run(member.ns.command("bash").args(["-c", &script]))?;
+            let refused = text.lines().filter(|line| {
+                line.starts_with("grpc_server_handled_total{grpc_code=\"Unauthenticated\"")
+            });
+            for line in refused {
+                let count = line.rsplit_once(' ').context("a counter")?.1;
+                sum += count.parse::<u64>().context("a counter's value")?;
+            }
+        }
+        Ok(sum)
+    }
+
     /// The store's revision now.
     pub fn revision(&self) -> Result<u64> {
         let text = self.ctl(&["get", "/", "-w", "json"])?;
@@ -258,6 +292,7 @@ impl Cluster {
         let mut command = inside(&self.from, required(ETCDCTL)?);
         command.env("ETCDCTL_API", "3");
         command.arg("--endpoints").arg(endpoints.join(","));
+        command.args(self.guard.iter().flat_map(Guard::of_client));
         if let Some(admin) = &self.admin {
             command.arg("--user").arg(admin);
         }
@@ -280,6 +315,7 @@ impl Cluster {
         });
         let peers = peers.collect::<Vec<_>>().join(",");
         let token = format!("generation-{}", self.generation);
+        let guard = self.guard.clone();
         let member = self.member(index)?;
         if member.server.is_some() {
             return Ok(());
@@ -294,6 +330,7 @@ impl Cluster {
         command.args(["--initial-advertise-peer-urls", &peer]);
         command.args(["--initial-cluster", &peers]);
         command.args(["--initial-cluster-token", &token]);
+        command.args(guard.iter().flat_map(Guard::of_server));
         let log = member.folder.join("etcd.log");
         member.server = Some(Daemon::start(&member.label, command, log)?);
         Ok(())
@@ -324,6 +361,7 @@ impl Member {
         Ok(Self {
             label,
             address,
+            scheme: "http",
             server: None,
             frozen: false,
             folder,
@@ -332,7 +370,7 @@ impl Member {
     }
 
     pub fn endpoint(&self) -> String {
-        format!("http://{}:2379", self.address)
+        format!("{}://{}:2379", self.scheme, self.address)
     }
 
     /// Cuts an address off from this member's clients' port.

@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod capture;
+pub mod certificates;
 pub mod cluster;
 pub mod command;
 pub mod connectivity;

@@ -10,6 +10,7 @@ pub const DOCKERD: &str = "/usr/sbin/dockerd";
 pub const ETCD: &str = "/usr/bin/etcd";
 pub const ETCDCTL: &str = "/usr/bin/etcdctl";
 pub const BPFTOOL: &str = "/usr/sbin/bpftool";
+pub const OPENSSL: &str = "/usr/bin/openssl";
 pub const BUSYBOX: &str = "/bin/busybox";
 
 /// The agent under test: `WEFT_BIN`, which `cargo xtask test` sets to a build with real programs.

@@ -172,9 +172,13 @@ pub fn status(ground: &Status, told: &Told) -> Status {
             Some(why) => Component::bad("store", why),
         },
         endpoint(way),
+        match &way.access {
+            None => Component::good("etcd_access", "granted"),
+            Some(why) => Component::bad("etcd_access", why),
+        },
         match &way.files {
             None => Component::good("etcd_files", "in use as they are"),
-            Some(why) => Component::bad("etcd_files", format!("not used as they are: {why}")),
+            Some(why) => Component::bad("etcd_files", why),
         },
         match kept {
             0 => Component::good("kept_peers", "none"),

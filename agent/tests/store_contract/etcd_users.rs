@@ -1,6 +1,6 @@
 //! Users and passwords with a real server: tokens that run out, passwords that change.
 
-use std::{process::Command, time::Duration};
+use std::{process::Command, sync::Arc, time::Duration};
 
 use etcd_client::{Client, ConnectOptions, Permission};
 use futures::StreamExt;
@@ -8,7 +8,7 @@ use weft::{
     model::lease::Position,
     store::{
         LeaseStore, StoreError,
-        etcd::{EtcdConfig, EtcdStore},
+        etcd::{EtcdConfig, EtcdStore, Tuning},
     },
 };
 
@@ -191,4 +191,37 @@ async fn authentication_and_roles_are_told_apart_from_absence() {
         .network()
         .await
         .unwrap();
+}
+
+/// A watch does not notice, and nothing is due to be renewed.
+#[tokio::test]
+async fn who_is_not_let_in_any_more_is_told_so() {
+    let etcd = Etcd::start().await;
+    let mut root = with_users(&etcd).await;
+    let tuning = Tuning {
+        ttl: Duration::from_secs(15),
+        ..Tuning::default()
+    };
+    let node = Arc::new(EtcdStore::with_tuning(user(&etcd, "secret"), tuning).unwrap());
+    let start = node.snapshot().await.unwrap().position();
+    let _events = node.watch(start).await.unwrap();
+    let mut health = node.health();
+    let keeping = tokio::spawn({
+        let node = Arc::clone(&node);
+        async move { node.keep_way().await }
+    });
+    root.user_revoke_role("weft", "weft").await.unwrap();
+    soon("the refusal", async {
+        let denied = |why: &String| why.contains("permission denied");
+        let told = health.wait_for(|now| now.access.as_ref().is_some_and(denied));
+        told.await.map(drop).unwrap();
+    })
+    .await;
+    root.user_grant_role("weft", "weft").await.unwrap();
+    soon("access again", async {
+        let told = health.wait_for(|now| now.access.is_none());
+        told.await.map(drop).unwrap();
+    })
+    .await;
+    keeping.abort();
 }

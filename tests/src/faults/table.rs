@@ -329,8 +329,8 @@ pub const ROWS: &[Row] = &[
         wrecks: true,
         ..row(
             38,
-            "password changed, and changed back",
-            "nothing lost, said within 12 s, well again within 12 s",
+            "password, role, token, the server's certificate and the client's gone bad, and good again",
+            "nothing lost, each said within 5 s, each well again within 5 s",
             refused,
         )
     },

@@ -33,6 +33,7 @@ const LAB: &[&str] = &[
     "iptables",
     "iputils-ping",
     "nftables",
+    "openssl",
     "procps",
     "tcpdump",
     "util-linux",

@@ -60,6 +60,12 @@ impl Default for Tuning {
 }
 
 impl Tuning {
+    /// How often the store is asked whether we are let in: several times between two renewals,
+    /// and never so often that many nodes would be a burden.
+    pub(super) fn knock(&self) -> Duration {
+        (self.ttl / 8).clamp(Duration::from_secs(1), Duration::from_secs(30))
+    }
+
     /// Notices a silent server after `patience`, in calls, in watches and on the connection.
     #[must_use]
     pub fn patient(patience: Duration) -> Self {

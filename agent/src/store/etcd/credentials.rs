@@ -8,6 +8,7 @@ use std::{
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
 };
 
 use rustls::{
@@ -17,7 +18,7 @@ use rustls::{
 };
 use secrecy::{ExposeSecret as _, SecretSlice, SecretString};
 
-use super::config::EtcdConfig;
+use super::{config::EtcdConfig, validity::Validity};
 
 /// Longer files than this are none of ours.
 const MAX_FILE: u64 = 1 << 20;
@@ -42,6 +43,8 @@ pub(super) struct Loaded {
     pub(super) ca: Option<Vec<u8>>,
     /// Our certificate and its key.
     pub(super) identity: Option<(Vec<u8>, SecretSlice<u8>)>,
+    /// How long that certificate is good for.
+    pub(super) validity: Option<Validity>,
     /// Our password.
     pub(super) password: Option<SecretString>,
 }
@@ -114,9 +117,14 @@ impl Credentials {
         }
     }
 
-    /// Why the files as they are now are not used.
+    /// Why the files as they are now are not used, or of no use.
     pub(super) fn wrong(&self) -> Option<String> {
-        self.state().wrong.clone()
+        let state = self.state();
+        if let Some(why) = &state.wrong {
+            return Some(format!("not used as they are: {why}"));
+        }
+        let validity = state.good.as_ref()?.validity.as_ref()?;
+        validity.over(SystemTime::now())
     }
 
     fn marks(&self) -> Vec<Mark> {
@@ -135,10 +143,12 @@ impl Credentials {
             (Some(ca), Some(path)) => Some(authorities(ca, path)?),
             _ => None,
         };
+        let mut validity = None;
         let identity = match (&self.certfile, &self.keyfile) {
             (Some(certfile), Some(keyfile)) => {
                 let (cert, key) = (bytes(certfile)?, SecretSlice::from(bytes(keyfile)?));
                 check_pair((certfile, &cert), (keyfile, &key), roots)?;
+                validity = Validity::of(certfile, &certificates(&cert, certfile)?);
                 Some((cert, key))
             }
             _ => None,
@@ -151,6 +161,7 @@ impl Credentials {
             generation: 0,
             ca,
             identity,
+            validity,
             password,
         })
     }
@@ -174,16 +185,21 @@ fn mark(path: &Path) -> Mark {
     ))
 }
 
+/// Compares in place: a copy would stay in memory.
 fn is_same(one: &Loaded, other: &Loaded) -> bool {
-    let key = |loaded: &Loaded| {
-        let identity = loaded.identity.as_ref();
-        identity.map(|(cert, key)| (cert.clone(), key.expose_secret().to_vec()))
+    let identity = match (&one.identity, &other.identity) {
+        (Some((cert, key)), Some((other, other_key))) => {
+            cert == other && key.expose_secret() == other_key.expose_secret()
+        }
+        (None, None) => true,
+        _ => false,
     };
-    let password = |loaded: &Loaded| {
-        let password = loaded.password.as_ref();
-        password.map(|password| password.expose_secret().to_owned())
+    let password = match (&one.password, &other.password) {
+        (Some(one), Some(other)) => one.expose_secret() == other.expose_secret(),
+        (None, None) => true,
+        _ => false,
     };
-    one.ca == other.ca && key(one) == key(other) && password(one) == password(other)
+    one.ca == other.ca && identity && password
 }
 
 fn bytes(path: &Path) -> Result<Vec<u8>, String> {
@@ -201,8 +217,8 @@ fn bytes(path: &Path) -> Result<Vec<u8>, String> {
 
 /// The password in a file: its first line.
 fn password(path: &Path) -> Result<SecretString, String> {
-    let bytes = bytes(path)?;
-    let text = std::str::from_utf8(&bytes)
+    let bytes = SecretSlice::from(bytes(path)?);
+    let text = std::str::from_utf8(bytes.expose_secret())
         .map_err(|_bytes| format!("`{}` is not text in UTF-8", path.display()))?;
     match text.lines().next() {
         Some(line) if !line.is_empty() => Ok(line.into()),

@@ -41,6 +41,8 @@ struct Active {
     generation: u64,
     /// Some endpoint has answered before.
     answered: bool,
+    /// Why the store was not to be asked the last time that it was tried.
+    access: Option<String>,
 }
 
 impl Link {
@@ -50,6 +52,7 @@ impl Link {
             client: None,
             generation: 0,
             answered: false,
+            access: None,
         };
         let link = Self {
             credentials: Credentials::new(&config),
@@ -199,6 +202,12 @@ impl Link {
         Ok(loaded)
     }
 
+    /// Notes whether the store lets us in.
+    pub(super) fn accessed(&self, outcome: Result<(), String>) {
+        self.active().access = outcome.err();
+        self.publish();
+    }
+
     /// How the way is, and every change of it.
     pub(super) fn health(&self) -> watch::Receiver<Health> {
         self.health.subscribe()
@@ -215,6 +224,7 @@ impl Link {
                 left_alone: left
                     .map(|(index, _, why)| (name(index), why.to_owned()))
                     .collect(),
+                access: active.access.clone(),
                 files: self.credentials.wrong(),
             }
         };

@@ -13,11 +13,13 @@ pub mod keys;
 mod link;
 mod retake;
 mod rotation;
+mod validity;
 mod watch;
 
 use std::{sync::Arc, time::Duration};
 
 use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, Txn, TxnOp};
+use tokio::time::Instant;
 
 pub use self::{
     config::{EtcdConfig, Tuning},
@@ -84,15 +86,35 @@ impl EtcdStore {
         self.link.renew();
     }
 
-    /// Looks every second whether certificates or the password have changed, and tells how the
-    /// way is. Runs until it is dropped.
+    /// Looks every second whether certificates or the password have changed, asks now and then
+    /// whether we are let in, and tells how the way is. Runs until it is dropped.
     pub async fn keep_way(&self) {
+        let mut asked = Instant::now();
         loop {
             tokio::time::sleep(LOOK_AT_FILES).await;
             // What is wrong is told by the next call where nothing was read before.
             drop(self.link.look_at_files());
             self.link.publish();
+            if asked.elapsed() >= self.link.tuning().knock() {
+                asked = Instant::now();
+                self.link.accessed(self.knock().await);
+            }
         }
+    }
+
+    /// A watch goes on whatever becomes of our user, its role or a certificate: who is not let in
+    /// any more would learn of it when the lease is to be renewed, hours later.
+    async fn knock(&self) -> Result<(), String> {
+        let prefix = &self.keys.leases();
+        let asked = self.link.call(|client| async move {
+            let one = GetOptions::new()
+                .with_prefix()
+                .with_limit(1)
+                .with_keys_only();
+            client.kv_client().get(prefix.as_str(), Some(one)).await
+        });
+        let asked = asked.await.map(drop);
+        asked.map_err(|failure| self.link.error(failure).to_string())
     }
 
     async fn get(&self, key: &str) -> Result<Option<Raw>, StoreError> {
