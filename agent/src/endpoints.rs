@@ -135,21 +135,27 @@ fn flags(host: &ObservedHost, port: &Link, hooked: bool, foreign: &Foreign) -> u
 /// forwards by VLAN is left to the kernel, and the uplink is never one of them.
 #[must_use]
 pub fn bridges(host: &ObservedHost, subnet: Ipv4Net, uplink: IfIndex) -> BTreeSet<IfIndex> {
+    let usable = LinkKind::Bridge {
+        vlan_filtering: false,
+    };
+    addressed(host, subnet, uplink)
+        .filter(|link| link.up && link.kind == usable)
+        .map(|link| link.index)
+        .collect()
+}
+
+/// Every bridge that owns an address in there, whether packets can be taken from it or not.
+pub fn addressed(
+    host: &ObservedHost,
+    subnet: Ipv4Net,
+    uplink: IfIndex,
+) -> impl Iterator<Item = &Link> {
+    let within = move |net: &IpNet| matches!(net, IpNet::V4(net) if subnet.contains(&net.addr()));
     host.addresses
         .iter()
-        .filter(|(link, net)| {
-            *link != uplink
-                && matches!(net, IpNet::V4(net) if subnet.contains(&net.addr()))
-                && host.links.get(link).is_some_and(|link| {
-                    link.up
-                        && link.kind
-                            == LinkKind::Bridge {
-                                vlan_filtering: false,
-                            }
-                })
-        })
-        .map(|(link, _)| *link)
-        .collect()
+        .filter(move |(link, net)| *link != uplink && within(net))
+        .filter_map(|(link, _)| host.links.get(link))
+        .filter(|link| matches!(link.kind, LinkKind::Bridge { .. }))
 }
 
 /// All other ways into this host's stack. Its VXLAN socket hears tunnel packets by each of them.

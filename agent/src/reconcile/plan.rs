@@ -8,12 +8,16 @@ use std::{
 };
 
 use ipnet::IpNet;
+use weft_common::{
+    peer::{PEER_FAST, PEER_LOST},
+    settings::FAST_PATH,
+};
 
 pub use self::datapath::{cut, records};
 use super::desired::Desired;
 use crate::{
     datapath::{DatapathOp, DatapathState},
-    model::net::IfIndex,
+    model::{net::IfIndex, peer::Peer},
     netlink::{
         HostOp, Link, LinkKind, NeighbourState, ObservedHost, Route, TunnelEntry, VxlanDevice,
     },
@@ -50,7 +54,8 @@ impl Plan {
 /// this host) the kernel path alone is planned for.
 #[must_use]
 pub fn plan(desired: &Desired, host: &ObservedHost, datapath: Option<&DatapathState>) -> Plan {
-    let (host, partial) = plan_host(desired, host);
+    let programs = datapath.is_some();
+    let (host, partial) = plan_host(desired, host, programs);
     let admit = datapath
         .map(|seen| datapath::admit(&desired.datapath, seen))
         .unwrap_or_default();
@@ -65,7 +70,7 @@ pub fn plan(desired: &Desired, host: &ObservedHost, datapath: Option<&DatapathSt
     }
 }
 
-fn plan_host(desired: &Desired, host: &ObservedHost) -> (Vec<HostOp>, bool) {
+fn plan_host(desired: &Desired, host: &ObservedHost, programs: bool) -> (Vec<HostOp>, bool) {
     let wanted = &desired.device;
     let Some(link) = host.link_named(&wanted.name) else {
         return (vec![HostOp::CreateVxlan(wanted.clone())], true);
@@ -92,7 +97,7 @@ fn plan_host(desired: &Desired, host: &ObservedHost) -> (Vec<HostOp>, bool) {
         // Routes need a device that is up.
         return (ops, true);
     }
-    plan_peers(desired, host, link.index, &mut ops);
+    plan_peers(desired, host, link.index, programs, &mut ops);
     plan_managed(desired, host, &mut ops);
     (ops, false)
 }
@@ -119,7 +124,13 @@ fn plan_address(desired: &Desired, host: &ObservedHost, link: IfIndex, ops: &mut
 /// For each peer what flannel programs, in its order: neighbour, forwarding entry, route; for one
 /// that is reached without encapsulation the route alone. What is there for nobody is removed, after
 /// what takes its place.
-fn plan_peers(desired: &Desired, host: &ObservedHost, link: IfIndex, ops: &mut Vec<HostOp>) {
+fn plan_peers(
+    desired: &Desired,
+    host: &ObservedHost,
+    link: IfIndex,
+    programs: bool,
+    ops: &mut Vec<HostOp>,
+) {
     // Collected at once: inserting ten thousand one by one takes several times as long.
     let (mut neighbours, mut tunnels, mut routes) = (Vec::new(), Vec::new(), Vec::new());
     // Where two leases want the same entry, as after a node's address changed, the newer has it.
@@ -146,7 +157,11 @@ fn plan_peers(desired: &Desired, host: &ObservedHost, link: IfIndex, ops: &mut V
             gateway: Some(via),
             link,
             onlink: true,
-            metric: 0,
+            metric: if programs {
+                metric_of(desired, peer)
+            } else {
+                0
+            },
             protocol: PROTOCOL_BOOT,
         });
     }
@@ -198,6 +213,25 @@ fn plan_peers(desired: &Desired, host: &ObservedHost, link: IfIndex, ops: &mut V
         if entry.link == link && !tunnels.contains_key(entry) {
             ops.push(HostOp::DeleteTunnel(*entry));
         }
+    }
+}
+
+/// Our routes come first, but for the one to who has a former subnet of ours now: the bridge that
+/// still has its addresses keeps its own, and with it the host for the containers behind it. Only
+/// where programs take what new containers send there: by the kernel alone it would not arrive.
+fn metric_of(desired: &Desired, peer: &Peer) -> u32 {
+    const BEHIND: u32 = 1;
+    let DatapathState {
+        settings, peers, ..
+    } = &desired.datapath;
+    let on = settings.is_some_and(|settings| settings.flags & FAST_PATH != 0);
+    let entry = peer.subnet.v4().and_then(|net| peers.get(&net));
+    let both = PEER_LOST | PEER_FAST;
+    let fast = entry.is_some_and(|entry| entry.flags & both == both);
+    if on && fast && !desired.cut_off {
+        BEHIND
+    } else {
+        0
     }
 }
 

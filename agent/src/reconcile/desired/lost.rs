@@ -16,11 +16,13 @@ pub(super) fn bridges(view: &View<'_>) -> BTreeSet<IfIndex> {
     endpoints::bridges(view.host, view.network.network, view.underlay.link)
 }
 
-/// Ours if somebody else has it now, and those that bridges still have addresses of.
+/// Ours if somebody else has it now, and those that bridges still have addresses of: also one that
+/// is down, and may come up, or that forwards by VLAN, whose containers the kernel serves.
 pub(super) fn subnets(view: &View<'_>) -> BTreeSet<Ipv4Net> {
     let network = view.network.network;
     let own = view.own.v4();
-    let bridges = bridges(view);
+    let bridges = endpoints::addressed(view.host, network, view.underlay.link);
+    let bridges: BTreeSet<IfIndex> = bridges.map(|link| link.index).collect();
     let is_former = |net: &Ipv4Net| {
         let apart = |own: Ipv4Net| !own.contains(net) && !net.contains(&own);
         network.contains(net) && *net != network && own.is_none_or(apart)

@@ -123,3 +123,71 @@ async fn a_bridge_of_an_earlier_subnet_is_watched() {
     world.until("it is one of ours", gone).await;
     assert_eq!(world.told(6).0, Some(PEER_FAST));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_bridge_that_is_down_or_filters_vlans_keeps_its_subnet_lost_too() {
+    for (vlan_filtering, up) in [(true, true), (false, false)] {
+        let mut world = World::settled(&[5, 6]).await;
+        let bridge = world
+            .host
+            .add_link("old0", LinkKind::Bridge { vlan_filtering });
+        world.host.edit(|host| {
+            host.links.get_mut(&bridge).unwrap().up = up;
+            host.addresses.insert((bridge, net("10.1.6.1/24")));
+            host.addresses.insert((bridge, net("10.1.7.1/24")));
+        });
+        let told = |world: &World| world.told(7).0 == Some(PEER_LOST);
+        world.until("the programs know", told).await;
+        assert_eq!(world.told(6).0, Some(PEER_FAST | PEER_LOST));
+        world.until("all is done", World::is_settled).await;
+        assert_eq!(world.report().former, ["10.1.6.0/24", "10.1.7.0/24"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_route_of_a_bridge_stays_before_that_of_its_subnets_new_holder() {
+    let mut world = World::settled(&[5]).await;
+    let old = LinkKind::Bridge {
+        vlan_filtering: false,
+    };
+    let bridge = world.host.add_link("old0", old);
+    // As the kernel makes it with the address.
+    let connected = Route {
+        destination: net("10.1.6.0/24"),
+        gateway: None,
+        link: bridge,
+        onlink: false,
+        metric: 0,
+        protocol: 2,
+    };
+    world.host.edit(|host| {
+        host.addresses.insert((bridge, net("10.1.6.1/24")));
+        host.routes.insert(connected);
+    });
+    let known = |world: &World| !world.report().former.is_empty();
+    world.until("it is seen", known).await;
+    let taken = StoreNews::Event(LeaseEvent::Put(lease(6)));
+    world.say(taken).await;
+    let metrics = |world: &World| {
+        let to = net("10.1.6.0/24");
+        let all = world.host.edit_quietly(|host| host.routes.clone());
+        let of = |route: &&Route| route.destination == to;
+        let mut found: Vec<_> = all.iter().filter(of).map(|r| (r.metric, r.link)).collect();
+        found.sort_unstable();
+        found
+    };
+    let device = world
+        .host
+        .edit_quietly(|host| host.link_named("flannel.1").unwrap().index);
+    let behind = |world: &World| metrics(world).len() == 2;
+    world.until("the new holder has a route", behind).await;
+    world.until("all is done", World::is_settled).await;
+    assert_eq!(metrics(&world), [(0, bridge), (1, device)]);
+    // Without the address it is a peer like any other.
+    world.host.edit(|host| {
+        host.addresses.retain(|(link, _)| *link != bridge);
+        host.routes.remove(&connected);
+    });
+    let alone = |world: &World| metrics(world) == [(0, device)];
+    world.until("its route is the first", alone).await;
+}
