@@ -81,6 +81,9 @@ pub struct RunArgs {
     /// Seconds that peers stay when etcd loses many leases at once, or all its data.
     #[arg(long, default_value_t = 60)]
     pub store_loss_grace: u64,
+    /// Seconds between two looks, by ICMP echoes, whether full packets reach the peers whole; 0 never looks.
+    #[arg(long, default_value_t = 600)]
+    pub path_mtu_every: u64,
     /// Interface of the underlay, by name or address; may be repeated, the first that fits wins.
     #[arg(long, action = ArgAction::Append)]
     pub iface: Vec<String>,

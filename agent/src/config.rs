@@ -30,6 +30,8 @@ pub struct Config {
     pub relist: Duration,
     /// How long peers stay that a loss of the store's data took away.
     pub loss_grace: Duration,
+    /// How often the ways to the peers are measured; `None` for never.
+    pub path_mtu_every: Option<Duration>,
     /// How long to wait for the store at start; `None` for ever.
     pub store_wait: Option<Duration>,
     /// Which interface carries the underlay; `can_reach` is looked up at start.
@@ -101,6 +103,8 @@ impl TryFrom<RunArgs> for Config {
             }),
             relist: Duration::from_secs(args.etcd_relist),
             loss_grace: Duration::from_secs(args.store_loss_grace),
+            path_mtu_every: (args.path_mtu_every > 0)
+                .then(|| Duration::from_secs(args.path_mtu_every)),
             store_wait: (args.etcd_wait > 0).then(|| Duration::from_secs(args.etcd_wait)),
             uplink: UplinkRequest {
                 ifaces: args.iface,

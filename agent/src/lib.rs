@@ -15,6 +15,7 @@ pub mod lease;
 pub mod model;
 pub mod netlink;
 pub mod outputs;
+pub mod paths;
 pub mod policy;
 pub mod reconcile;
 pub mod store;

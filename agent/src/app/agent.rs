@@ -32,6 +32,7 @@ use crate::{
     model::{lease::Lease, network::NetworkConfig},
     netlink::{Netlink as _, conntrack, kernel::Rtnetlink},
     outputs::subnet_env,
+    paths::{self, Narrow},
     reconcile::{
         leases::{self, Following, StoreNews},
         loss::SharedLedger,
@@ -241,6 +242,11 @@ async fn serve(
         None => prepare::detach_leftovers(&network),
     }
 
+    let (narrow, paths) = watch::channel(Narrow::default());
+    if let (Some(every), Some(_)) = (config.path_mtu_every, &datapath) {
+        tasks.spawn(paths::watch(network.vni, every, narrow));
+    }
+
     let on_lost = renumber::policy(config.on_subnet_lost, datapath.is_some());
 
     let (news, heard) = mpsc::channel::<StoreNews>(NEWS);
@@ -311,7 +317,7 @@ async fn serve(
         ground,
         SubnetFile::new(config.subnet_file.clone(), env),
         reported.clone(),
-        (store.health(), kept_peers),
+        (store.health(), kept_peers, paths),
         own_lease.clone(),
         (rules, network_state),
     ));

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     admin::status::{Component, Ignored, Status},
+    paths::Narrow,
     reconcile::{allow::Decision, network::ConfigState, renewal::OwnLease, run::Report},
     store::etcd::Health,
 };
@@ -26,6 +27,8 @@ pub struct Told {
     pub way: Health,
     /// Peers that are kept although the store has lost them.
     pub kept: usize,
+    /// Peers behind links that are narrower than this host knows.
+    pub narrow: Narrow,
     /// The lease.
     pub lease: OwnLease,
     /// The rules.
@@ -44,7 +47,11 @@ pub async fn tell(
     ground: Status,
     mut file: SubnetFile,
     mut report: watch::Receiver<Report>,
-    (mut way, mut kept): (watch::Receiver<Health>, watch::Receiver<usize>),
+    (mut way, mut kept, mut paths): (
+        watch::Receiver<Health>,
+        watch::Receiver<usize>,
+        watch::Receiver<Narrow>,
+    ),
     mut lease: watch::Receiver<OwnLease>,
     (mut rules, mut network): (watch::Receiver<RulesState>, watch::Receiver<ConfigState>),
 ) {
@@ -59,6 +66,7 @@ pub async fn tell(
             report: report_now,
             way: way.borrow_and_update().clone(),
             kept: *kept.borrow_and_update(),
+            narrow: paths.borrow_and_update().clone(),
             lease: lease.borrow_and_update().clone(),
             rules: rules.borrow_and_update().clone(),
             network: network.borrow_and_update().clone(),
@@ -78,6 +86,8 @@ pub async fn tell(
             changed = report.changed() => changed.is_err(),
             changed = way.changed() => changed.is_err(),
             changed = kept.changed() => changed.is_err(),
+            // Where nobody measures, nobody tells.
+            Ok(()) = paths.changed() => false,
             changed = lease.changed() => changed.is_err(),
             changed = rules.changed() => changed.is_err(),
             changed = network.changed() => changed.is_err(),
@@ -110,6 +120,26 @@ fn endpoint(way: &Health) -> Component {
     Component::bad(
         "endpoint",
         format!("{}; left alone: {}", way.endpoint, listed(left)),
+    )
+}
+
+/// What no packet says: see `paths`.
+fn path_mtu(narrow: &Narrow) -> Component {
+    let Some(least) = narrow.values().min() else {
+        return Component::good("path_mtu", "none is known to be narrower");
+    };
+    let each = narrow.iter().map(|(peer, most)| {
+        (
+            peer,
+            format!("packets above {most} bytes do not come through whole"),
+        )
+    });
+    Component::bad(
+        "path_mtu",
+        format!(
+            "{}: what is larger is in pieces or lost; widen the way, or set Backend.MTU to {least} in the network config and restart agents and containers",
+            listed(each)
+        ),
     )
 }
 
@@ -161,6 +191,7 @@ pub fn status(ground: &Status, told: &Told) -> Status {
         report,
         way,
         kept,
+        narrow,
         lease,
         rules,
         network,
@@ -189,6 +220,7 @@ pub fn status(ground: &Status, told: &Told) -> Status {
                 ),
             ),
         },
+        path_mtu(narrow),
         own_lease(lease),
         match report.former.as_slice() {
             [] => Component::good("former_subnets", "none"),

@@ -8,6 +8,7 @@ pub mod history;
 pub mod host_rows;
 pub mod invariants;
 pub mod lease_rows;
+pub mod narrow_rows;
 pub mod process_rows;
 pub mod pulse;
 pub mod record_rows;

@@ -120,6 +120,7 @@ impl Stage {
         let short = [
             ("lease-ttl", format!("{}s", TTL.as_secs())),
             ("store-loss-grace", GRACE.as_secs().to_string()),
+            ("path-mtu-every", "5".to_owned()),
         ];
         for (flag, value) in short {
             if self.knows(flag) {

@@ -12,12 +12,13 @@ use super::{
     hang_rows::hung,
     host_rows::{foreign_programs, netlink_flood, strangers_delete},
     lease_rows::{a_race_for_subnets, a_stolen_subnet, an_expired_lease, one_address_twice},
+    narrow_rows::a_smaller_link,
     process_rows::{killed, killed_and_restarted, killed_while_starting, terminated, two_agents},
     record_rows::{bad_records, config_changed, replaced_peer},
     upgrade_rows::{full_maps, upgraded},
     uplink_rows::{
         a_file_system_over_ours, a_flapping_uplink, a_moved_uplink, a_new_bridge, a_new_uplink,
-        a_smaller_link, no_place_for_the_file,
+        no_place_for_the_file,
     },
     way_rows::{a_broken_catch_up, a_slow_store, answers_lost},
 };
@@ -321,8 +322,8 @@ pub const ROWS: &[Row] = &[
     ),
     row(
         37,
-        "a smaller link on the way, ICMP dropped",
-        "TCP moves data",
+        "a smaller link on the way, between routers that say nothing",
+        "TCP moves data, what must stay whole arrives or is refused, the limit is named",
         a_smaller_link,
     ),
     Row {

@@ -1,5 +1,5 @@
 //! Rows about the uplink, the bridge and the file system that an agent stands on: 26 to 29, 35,
-//! 37, 39.
+//! 39.
 
 use std::{
     collections::BTreeMap,
@@ -168,49 +168,6 @@ fn links(stage: &Stage) -> Result<BTreeMap<String, u64>> {
         Ok((pin.to_owned(), id.context("a link's number")?))
     };
     pins.lines().map(number).collect()
-}
-
-/// Row 37: a link on the way is smaller than both ends, and says nothing.
-pub fn a_smaller_link(stage: &mut Stage) -> Result<Injected> {
-    // Nothing on a switch answers "fragmentation needed", and what hosts say of it is dropped.
-    let drop_icmp = "table inet silent { chain in { type filter hook input priority 0; icmp type destination-unreachable icmp code frag-needed drop; } ; }";
-    for index in [0, HOST] {
-        let host = &stage.node(index)?.host;
-        crate::command::run(host.command("nft").arg(drop_icmp))?;
-    }
-    stage.switch.ip("link set p3 mtu 1400")?;
-    let (from, to) = (
-        stage.node(0)?.container(0)?,
-        stage.node(HOST)?.container(0)?,
-    );
-    let began = Instant::now();
-    let flags = format!("--bytes {} --stop-after 5000", 256 << 10);
-    let moved = bounded(from, to, &flags);
-    let took = began.elapsed();
-    stage.switch.ip("link set p3 mtu 1500")?;
-    for index in [0, HOST] {
-        stage
-            .node(index)?
-            .host
-            .run("nft delete table inet silent")?;
-    }
-    ensure!(moved?, "TCP moved nothing in {took:.1?}");
-    Ok(Injected::now().note(format!("256 KiB in {took:.1?}")))
-}
-
-/// Whether a transfer ends within ten seconds.
-fn bounded(
-    from: &crate::container::Container,
-    to: &crate::container::Container,
-    flags: &str,
-) -> Result<bool> {
-    let at = format!("{}:9301", to.address);
-    let _sink = probe::serve(to, &format!("tcp-sink {at}"))?;
-    let mut sender = probe::start(from, &format!("tcp-send --to {at} {flags}"))?;
-    let ended = wait::until_true("the transfer ends", Duration::from_secs(10), || {
-        sender.ended()
-    });
-    Ok(ended.is_ok())
 }
 
 /// Row 39.
