@@ -106,6 +106,29 @@ async fn a_frozen_server_is_left_for_the_next() {
         node.network().await.unwrap();
         assert!(began.elapsed() < Duration::from_millis(1_500));
     }
+    // Frozen it stays alone; thawed it does not, long before its quarantine is over.
+    let mut changes = health.clone();
+    let back = changes.wait_for(|health| health.left_alone.is_empty());
+    let kept = async { node.keep_way().await };
+    let asked = async {
+        let early = tokio::time::timeout(Duration::from_secs(5), back).await;
+        assert!(early.is_err(), "it is frozen");
+        first.thaw();
+        let mut changes = health.clone();
+        let back = changes.wait_for(|health| health.left_alone.is_empty());
+        soon("the first to be left alone no more", back)
+            .await
+            .unwrap();
+        assert_eq!(
+            health.borrow().endpoint,
+            second.endpoint,
+            "no reason to go back"
+        );
+    };
+    tokio::select! {
+        () = kept => {}
+        () = asked => {}
+    }
 }
 
 #[tokio::test]

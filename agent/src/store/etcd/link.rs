@@ -70,6 +70,14 @@ impl Link {
         &self.tuning
     }
 
+    pub(super) const fn config(&self) -> &EtcdConfig {
+        &self.config
+    }
+
+    pub(super) const fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
     /// Calls one endpoint after the other until one answers. Only for what may happen twice.
     pub(super) async fn call<T, F, Fut>(&self, f: F) -> Result<T, Failure>
     where
@@ -170,6 +178,19 @@ impl Link {
             active.rotation.leave(turn, fault, why, now, rng);
             active.client = None;
         }
+        self.publish();
+    }
+
+    /// Members that are left alone.
+    pub(super) fn left_alone(&self) -> Vec<usize> {
+        let active = self.active();
+        let alone = active.rotation.left_alone(Instant::now().into_std());
+        alone.map(|(index, ..)| index).collect()
+    }
+
+    /// A member answered that had been left alone in that turn or before.
+    pub(super) fn forgive(&self, index: usize, turn: usize) {
+        self.active().rotation.forgive(index, turn);
         self.publish();
     }
 
@@ -311,7 +332,7 @@ impl Link {
         (turn, self.endpoint(at))
     }
 
-    fn endpoint(&self, index: usize) -> &str {
+    pub(super) fn endpoint(&self, index: usize) -> &str {
         let endpoints = &self.config.endpoints;
         endpoints.get(index).map_or("", String::as_str)
     }

@@ -1,5 +1,6 @@
 //! Leases in etcd v3.
 
+mod again;
 mod bells;
 mod claim;
 pub mod codec;
@@ -87,8 +88,13 @@ impl EtcdStore {
     }
 
     /// Looks every second whether certificates or the password have changed, asks now and then
-    /// whether we are let in, and tells how the way is. Runs until it is dropped.
+    /// whether we are let in and whether members that are left alone answer again, and tells how the
+    /// way is. Runs until it is dropped.
     pub async fn keep_way(&self) {
+        tokio::join!(self.look_around(), self.link.ask_again());
+    }
+
+    async fn look_around(&self) {
         let mut asked = Instant::now();
         loop {
             tokio::time::sleep(LOOK_AT_FILES).await;

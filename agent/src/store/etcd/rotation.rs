@@ -105,6 +105,16 @@ impl Rotation {
         self.at = self.next(now);
     }
 
+    /// A member that is left alone answered a question of its own, asked in that turn. What has
+    /// happened since may have been its failure.
+    pub fn forgive(&mut self, index: usize, turn: usize) {
+        if turn == self.turn
+            && let Some(member) = self.members.get_mut(index)
+        {
+            *member = Member::default();
+        }
+    }
+
     /// The connection is to be made anew, to the same member.
     pub const fn renew(&mut self) {
         self.turn = self.turn.wrapping_add(1);
@@ -171,6 +181,21 @@ mod tests {
         fn alone(&self) -> Vec<usize> {
             self.rotation.left_alone(self.now).map(|it| it.0).collect()
         }
+    }
+
+    #[test]
+    fn who_answers_again_is_left_alone_no_more() {
+        let mut world = World::new(3);
+        assert_eq!(world.fail(Fault::Silent), 1);
+        let turn = world.rotation.turn();
+        world.fail(Fault::Silent);
+        world.rotation.forgive(1, turn);
+        assert_eq!(world.alone(), [0, 1], "asked before it failed");
+        world.rotation.forgive(1, world.rotation.turn());
+        assert_eq!(world.alone(), [0]);
+        assert_eq!(world.fail(Fault::Silent), 1);
+        world.rotation.forgive(9, world.rotation.turn());
+        assert_eq!(world.alone(), [0, 2]);
     }
 
     #[test]
