@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
 
 use super::{Injected, stage::Stage};
 use crate::{host::Host, paths::BPFTOOL, wait, world::Node};
@@ -167,10 +168,11 @@ fn beside_ours(stage: &mut Stage, host: &Host) -> Result<Injected> {
     Ok(Injected::now().note(format!("off for a foreign filter after {took:.1?}")))
 }
 
-/// Row 32: more changes than a socket's buffer holds.
+/// Row 32: more changes than a socket's buffer holds. Who reads keeps pace with them, so the agent
+/// stands still meanwhile; one of its routes goes among them, of which it hears nothing.
 pub fn netlink_flood(stage: &mut Stage) -> Result<Injected> {
     const ROUTES: u32 = 10_000;
-    let host = &stage.node(0)?.host;
+    let host = stage.node(0)?.host.clone();
     let file = host.folder().join("batch");
     let lines = |verb: &str| -> String {
         let line = |number: u32| {
@@ -180,7 +182,33 @@ pub fn netlink_flood(stage: &mut Stage) -> Result<Injected> {
         (0..ROUTES).map(line).collect()
     };
     std::fs::write(&file, lines("add") + &lines("del")).context("write the batch")?;
+    let before = overflows(&host)?;
     let began = Instant::now();
-    host.ip(&format!("-batch {}", file.display()))?;
-    Ok(Injected::now().note(format!("{} changes in {:.1?}", 2 * ROUTES, began.elapsed())))
+    stage.agent(0)?.daemon()?.signal(Signal::SIGSTOP)?;
+    let flooded = host.ip(&format!("-batch {}", file.display()));
+    let [(_, delete_route), ..] = DELETIONS;
+    let deleted = delete_route(stage.node(0)?);
+    stage.agent(0)?.daemon()?.signal(Signal::SIGCONT)?;
+    let took = began.elapsed();
+    flooded?;
+    deleted?;
+    let lost = overflows(&host)?.saturating_sub(before);
+    ensure!(lost > 0, "no socket ran over");
+    Ok(Injected::now().note(format!(
+        "{} changes in {took:.1?}, {lost} events lost",
+        2 * ROUTES
+    )))
+}
+
+/// Events that a host's rtnetlink sockets had no room for.
+fn overflows(host: &Host) -> Result<u64> {
+    const ROUTE: &str = "0";
+    let text = host.run("cat /proc/net/netlink")?;
+    let drops = text.lines().skip(1).filter_map(|line| {
+        let mut columns = line.split_whitespace().skip(1);
+        let is_route = columns.next() == Some(ROUTE);
+        let drops = columns.nth(6)?.parse::<u64>().ok()?;
+        is_route.then_some(drops)
+    });
+    Ok(drops.sum())
 }
