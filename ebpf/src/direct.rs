@@ -47,7 +47,7 @@ pub fn receive(packet: &Packet<'_>, settings: &DatapathSettings) -> Result<Verdi
     if packet.is_for_another() || !guard::is_ours(settings, ip.destination()) {
         return Err(Reason::NotOverlay);
     }
-    let peer = guard::admit_routed(settings, &ip)?;
+    let peer = guard::admit_routed(settings, packet, &ip)?;
     // The guard comes first: the stack takes a tag of VLAN 0, and what goes to many, too.
     require_untagged(packet)?;
     if !packet.is_for_host() {

@@ -92,19 +92,36 @@ pub fn admit_decapsulated(
     Ok(peer)
 }
 
-/// A packet for a container that the wire brought without a tunnel: an address of the overlay is a
+/// A packet for a container that a device brought without a tunnel: an address of the overlay is a
 /// peer's, or nobody can have sent it. Which way a peer takes is its own routes' matter, so that the
 /// peer may be one that we reach by a tunnel. The peer whose subnet holds the source.
+///
+/// Our own addresses come from the wire by no right; other devices may lead to containers that stand
+/// by themselves. A node's own address is its to use where the overlay covers it.
 #[inline(always)]
-pub fn admit_routed(settings: &DatapathSettings, ip: &Ipv4) -> Result<&'static PeerEntry, Reason> {
+pub fn admit_routed(
+    settings: &DatapathSettings,
+    packet: &Packet<'_>,
+    ip: &Ipv4,
+) -> Result<&'static PeerEntry, Reason> {
     let source = ip.source();
-    if !is_overlay(settings, source) {
+    if !is_overlay(settings, source) || maps::is_vtep(source) {
         return Err(Reason::NotOverlay);
     }
-    match maps::peer_of(source) {
-        Some(peer) if !is_ours(settings, source) => Ok(peer),
-        _ => Err(refusal(settings, GUARD_STRICT, Reason::DropSpoofedPlain)),
+    if is_ours(settings, source) {
+        return Err(if by_uplink(settings, packet) {
+            refusal(settings, GUARD_STRICT, Reason::DropSpoofedPlain)
+        } else {
+            Reason::NotOverlay
+        });
     }
+    holder_of(source).ok_or_else(|| refusal(settings, GUARD_STRICT, Reason::DropSpoofedPlain))
+}
+
+/// Whether a packet came by the device that has our VTEP address.
+#[inline(always)]
+fn by_uplink(settings: &DatapathSettings, packet: &Packet<'_>) -> bool {
+    maps::device_of(settings.vtep_addr) == Some(packet.ifindex())
 }
 
 /// The refusal of a tagged packet inside the tunnel, or of tags that the stack would take off.

@@ -139,6 +139,13 @@ pub fn is_local(address: [u8; 4]) -> bool {
     LOCALS.get_ptr(address).is_some()
 }
 
+/// The device that has one of the host's own addresses.
+#[inline(always)]
+pub fn device_of(address: [u8; 4]) -> Option<u32> {
+    // SAFETY: the entry is one aligned word, read at once.
+    unsafe { LOCALS.get(address).map(|entry| entry.ifindex) }
+}
+
 /// Why the flow is recorded, if it is.
 #[inline(always)]
 pub fn recorded(key: &FlowKey) -> Option<u32> {

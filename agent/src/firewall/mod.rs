@@ -8,10 +8,11 @@ mod rules;
 use std::{io, process::Stdio};
 
 use ipnet::Ipv4Net;
-use tokio::{io::AsyncWriteExt, process::Command};
+use tokio::io::AsyncWriteExt;
 
 use self::rules::Wanted;
 pub use self::{nftables::Nftables, rules::FirewallConfig};
+use crate::child;
 
 /// Another program may hold the lock of the tables for a moment.
 const WAIT: &str = "--wait=5";
@@ -174,9 +175,8 @@ async fn run(program: &str, args: &[&str], input: &str) -> Result<String, Firewa
             source,
         },
     };
-    let mut child = Command::new(program)
+    let mut child = child::command(program)
         .args(args)
-        .env("LC_ALL", "C")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -2,7 +2,7 @@
 
 use std::{io, process::Stdio, time::Duration};
 
-use tokio::{process::Command, time::timeout};
+use tokio::time::timeout;
 
 use super::{
     Rules, RulesRead,
@@ -10,9 +10,12 @@ use super::{
     iptables::{base_chains, tables},
     nft,
 };
-use crate::netlink::{
-    nftables::{self, TableName},
-    xfrm,
+use crate::{
+    child,
+    netlink::{
+        nftables::{self, TableName},
+        xfrm,
+    },
 };
 
 /// Legacy iptables' tables; empty where it was never used.
@@ -129,10 +132,9 @@ fn is_of_nft(saved: &str) -> bool {
 
 /// What a program prints; `None` when it is not installed.
 async fn run(program: &str, args: &[&str]) -> Result<Option<String>, String> {
-    let mut command = Command::new(program);
+    let mut command = child::command(program);
     command
         .args(args)
-        .env("LC_ALL", "C")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -328,6 +328,7 @@ fn base() -> DatapathState {
     let hooked = endpoint(At::BoxPort, BOX_MAC, ENDPOINT_PEER | ENDPOINT_HOOKED);
     let plain = endpoint(At::PlainPort, PLAIN_MAC, 0);
     let local = |last| [10, 1, 2, last].into();
+    let uplink = World::ifindex(At::Uplink);
     DatapathState {
         settings: Some(DatapathSettings {
             subnet: [10, 1, 2, 0],
@@ -355,7 +356,7 @@ fn base() -> DatapathState {
         .into(),
         vteps: [(PEER_VTEP.into(), vtep()), (SLOW_VTEP.into(), vtep())].into(),
         endpoints: [(BOX.into(), hooked), (PLAIN_BOX.into(), plain)].into(),
-        locals: [(local(0), 9), (BRIDGE.into(), 9), (OUR_VTEP.into(), 2)].into(),
+        locals: [(local(0), 9), (BRIDGE.into(), 9), (OUR_VTEP.into(), uplink)].into(),
         ports: [(World::ifindex(At::BoxPort), port_entry())].into(),
         attachments: BTreeSet::new(),
         dead: BTreeSet::new(),

@@ -259,13 +259,13 @@ impl Stage {
         Ok(began.elapsed())
     }
 
-    /// The member that a host's agent talks to.
+    /// The member that a host's agent asks; a watch that goes on elsewhere does not count.
     pub fn member_of(&self, index: usize) -> Result<usize> {
         let host = &self.node(index)?.host;
-        let text = host.run("ss -Htn state established dport = :2379")?;
+        let used = host.component("endpoint")?;
         let mut members = self.cluster.members.iter();
-        let found = members.position(|member| text.contains(&format!("{}:2379", member.address)));
-        found.with_context(|| format!("{} talks to no member: {text}", host.label))
+        let found = members.position(|member| used.starts_with(&member.endpoint()));
+        found.with_context(|| format!("{} uses no member: {used}", host.label))
     }
 
     /// For a failure: what every agent logged.

@@ -12,13 +12,15 @@ use crate::model::{
 };
 
 /// Their leases, as far as the map tells: whoever reads the store first takes its word for the rest.
+/// A subnet that was ours stands there without a VTEP, and is nobody's.
 #[must_use]
 pub fn leases(peers: &BTreeMap<Ipv4Net, PeerEntry>, network: &NetworkConfig) -> Vec<Lease> {
     let whole = IpNet::V4(network.network);
     let lease = |(net, entry): (&Ipv4Net, &PeerEntry)| {
         let net = IpNet::V4(*net);
         let subnet = Subnet::try_from(net).ok()?;
-        whole.contains(&net).then_some(Lease {
+        let held = entry.vtep_addr != [0; 4];
+        (held && whole.contains(&net)).then_some(Lease {
             subnet,
             attrs: LeaseAttrs {
                 public_ip: IpAddr::from(entry.vtep_addr),
@@ -56,9 +58,16 @@ mod tests {
             mtu: 1450,
             flags: 0,
         };
-        let nets = ["10.3.2.0/24", "10.4.2.0/24"].map(|net| net.parse::<Ipv4Net>().unwrap());
-        let found = leases(&nets.map(|net| (net, entry)).into(), &network);
-        // A network of an earlier config is none of ours.
+        let [net, elsewhere, former] = ["10.3.2.0/24", "10.4.2.0/24", "10.3.3.0/24"]
+            .map(|net| net.parse::<Ipv4Net>().unwrap());
+        let nobody = PeerEntry {
+            vtep_addr: [0; 4],
+            vtep_mac: [0; 6],
+            ..entry
+        };
+        let peers = [(net, entry), (elsewhere, entry), (former, nobody)];
+        let found = leases(&peers.into(), &network);
+        // A network of an earlier config is none of ours, and a former subnet no peer's.
         let [lease] = found.as_slice() else {
             panic!("one peer: {found:?}");
         };

@@ -6,22 +6,29 @@ use std::{sync::Arc, time::Duration};
 
 use etcd_client::{Client, GetOptions};
 use futures::future::join_all;
+use rand::Rng as _;
 use tokio::time::{sleep, timeout};
 
 use super::{credentials::Loaded, link::Link};
 
-/// How often. One that answers is asked once; one that does not has nothing else to do.
-const EVERY: Duration = Duration::from_secs(2);
+/// Pauses grow from about the first to about the second: what is slow under the questions of a fleet
+/// must not be kept so by them.
+const FIRST: Duration = Duration::from_secs(2);
+const MOST: Duration = Duration::from_secs(15);
 
 impl Link {
     /// Asks until it is dropped.
     pub(super) async fn ask_again(&self) {
+        let mut pause = FIRST;
         loop {
-            sleep(EVERY).await;
-            let alone = self.left_alone();
+            let spread: f64 = rand::rng().random_range(0.5..1.0);
+            sleep(pause.mul_f64(spread)).await;
+            let alone = self.silent();
             if alone.is_empty() {
+                pause = FIRST;
                 continue;
             }
+            pause = (pause * 2).min(MOST);
             // Files that are wrong are told by the calls that need them.
             let Ok(loaded) = self.look_at_files() else {
                 continue;

@@ -181,11 +181,10 @@ impl Link {
         self.publish();
     }
 
-    /// Members that are left alone.
-    pub(super) fn left_alone(&self) -> Vec<usize> {
+    /// Members that are left alone for their silence.
+    pub(super) fn silent(&self) -> Vec<usize> {
         let active = self.active();
-        let alone = active.rotation.left_alone(Instant::now().into_std());
-        alone.map(|(index, ..)| index).collect()
+        active.rotation.silent(Instant::now().into_std()).collect()
     }
 
     /// A member answered that had been left alone in that turn or before.

@@ -38,6 +38,7 @@ struct Member {
 #[derive(Clone, Debug)]
 struct Out {
     until: Instant,
+    fault: Fault,
     why: String,
 }
 
@@ -98,6 +99,7 @@ impl Rotation {
             };
             member.out = Some(Out {
                 until: now + out,
+                fault,
                 why: why.to_owned(),
             });
         }
@@ -127,6 +129,15 @@ impl Rotation {
             let out = member.out.as_ref().filter(|out| out.until > now)?;
             let left = out.until.saturating_duration_since(now);
             Some((index, left, out.why.as_str()))
+        })
+    }
+
+    /// Those of them that did not answer. What answers uselessly is left alone for a short time anyway.
+    pub fn silent(&self, now: Instant) -> impl Iterator<Item = usize> {
+        let members = self.members.iter().enumerate();
+        members.filter_map(move |(index, member)| {
+            let out = member.out.as_ref()?;
+            (out.until > now && out.fault == Fault::Silent).then_some(index)
         })
     }
 
@@ -193,7 +204,8 @@ mod tests {
         assert_eq!(world.alone(), [0, 1], "asked before it failed");
         world.rotation.forgive(1, world.rotation.turn());
         assert_eq!(world.alone(), [0]);
-        assert_eq!(world.fail(Fault::Silent), 1);
+        assert_eq!(world.fail(Fault::Useless), 1);
+        assert_eq!(world.rotation.silent(world.now).collect::<Vec<_>>(), [0]);
         world.rotation.forgive(9, world.rotation.turn());
         assert_eq!(world.alone(), [0, 2]);
     }

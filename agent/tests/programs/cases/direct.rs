@@ -1,7 +1,8 @@
 //! Peers that are reached without a tunnel: what containers send to them, and what they send.
 
+use weft::datapath::DatapathOp;
 use weft_common::{
-    peer::{PEER_DIRECT, PEER_FAST, PEER_LOST},
+    peer::{PEER_DIRECT, PEER_FAST, PEER_LOST, VtepEntry},
     settings::{DIRECT_ROUTING, FAST_PATH},
     stats::{Hook, Reason},
 };
@@ -10,7 +11,7 @@ use super::Case;
 use crate::{
     frames::{ICMP, IPV4, Ip, TCP, UDP, ethernet, icmp, tcp, udp},
     packets::{
-        BOX, BOX_MAC, BRIDGE, BRIDGE_MAC, PLAIN_BOX, PLAIN_MAC, PORT, REMOTE, ROUTER_MAC,
+        BOX, BOX_MAC, BRIDGE, BRIDGE_MAC, OUR_VTEP, PLAIN_BOX, PLAIN_MAC, PORT, REMOTE, ROUTER_MAC,
         SLOW_REMOTE, UPLINK_MAC, error_about, from_peer, incoming, tunnel,
     },
     world::{At, World},
@@ -174,6 +175,26 @@ fn refused() -> Vec<Case> {
         ),
         wire("from our own", DropSpoofedPlain, from([10, 1, 2, 9])),
         wire("from the bridge", DropSpoofedPlain, from(BRIDGE)),
+        // A container that stands by itself, behind a device of its own.
+        wire(
+            "from our own, by another device",
+            NotOverlay,
+            from([10, 1, 2, 9]),
+        )
+        .given(|world| {
+            near(world);
+            world.put(DatapathOp::PutLocal(OUR_VTEP.into(), 2));
+        }),
+        wire(
+            "from a node inside the overlay",
+            NotOverlay,
+            from([10, 1, 4, 7]),
+        )
+        .given(|world| {
+            near(world);
+            let entry = VtepEntry { leases: 1, _pad: 0 };
+            world.put(DatapathOp::PutVtep([10, 1, 4, 7].into(), entry));
+        }),
         wire("from nobody's, unguarded", Unguarded, from([10, 1, 4, 7])).given(unguarded),
         wire("from our own, unguarded", Unguarded, from([10, 1, 2, 9])).given(unguarded),
         wire("from outside", NotOverlay, from([203, 0, 113, 8])),
