@@ -82,7 +82,8 @@ pub trait Netlink: Send + Sync + 'static {
     /// Makes one change.
     fn apply(&self, op: &HostOp) -> impl Future<Output = Result<(), NetlinkError>> + Send;
 
-    /// Makes changes in their order, whatever becomes of those before, and answers for each.
+    /// Makes changes in their order, whatever becomes of those before, and answers for each. Between
+    /// spells of them others may run.
     fn apply_all(
         &self,
         ops: &[HostOp],

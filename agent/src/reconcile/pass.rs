@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
+    sync::Arc,
     time::Duration,
 };
 
@@ -360,7 +361,10 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
     }
 
     async fn apply_to_host(&mut self, ops: &[HostOp], failures: &mut Vec<String>) {
-        let answers = self.netlink.apply_all(ops).await;
+        // Thousands of changes take longer than a sign of life may: each spell of them gives one.
+        let pulse = Arc::clone(&self.pulse);
+        let changes = self.netlink.apply_all(ops);
+        let answers = pulse.of(Task::Reconcile, changes).await;
         self.pulse.beat(Task::Reconcile);
         for (op, answer) in ops.iter().zip(answers) {
             debug!(%op, failed = answer.is_err(), "applied");

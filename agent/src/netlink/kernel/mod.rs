@@ -117,6 +117,14 @@ impl Rtnetlink {
         }
     }
 
+    /// A route with a number that is to go.
+    fn has_number(&self, op: &HostOp) -> Option<Route> {
+        match op {
+            HostOp::DeleteRoute(route) if self.hops().has(route) => Some(*route),
+            _ => None,
+        }
+    }
+
     /// Makes routes by the numbers of their next hops, or as all others where that does not work.
     fn put_numbered(&self, routes: &[Route]) -> Vec<Result<(), NetlinkError>> {
         let call = |route: &Route| HostOp::PutRoute(*route).to_string();
@@ -141,12 +149,23 @@ impl Rtnetlink {
         self.calls.act_all(requests)
     }
 
-    /// Removes a route and the number of its next hop.
-    fn delete_numbered(&self, route: &Route) -> Result<(), NetlinkError> {
-        self.hops().removed(route);
-        let call = HostOp::DeleteRoute(*route).to_string();
-        let requests = nexthops::delete(&call, route).into_iter().flatten();
-        self.calls.act_all(requests.collect()).into_iter().collect()
+    /// Removes routes, and then the numbers of their next hops: the other way round the kernel would
+    /// look through all routes.
+    fn delete_numbered(&self, routes: &[Route]) -> Vec<Result<(), NetlinkError>> {
+        let call = |route: &Route| HostOp::DeleteRoute(*route).to_string();
+        for route in routes {
+            self.hops().removed(route);
+        }
+        let requests = routes
+            .iter()
+            .map(|route| nexthops::delete_route(call(route), route));
+        let gone = self.calls.act_all(requests.collect());
+        let requests = routes
+            .iter()
+            .filter_map(|route| nexthops::delete(call(route), route));
+        let freed = self.calls.act_all(requests.collect());
+        let both = gone.into_iter().zip(freed);
+        both.map(|(gone, freed)| gone.and(freed)).collect()
     }
 
     fn hops(&self) -> std::sync::MutexGuard<'_, NextHops> {
@@ -216,16 +235,20 @@ impl Netlink for Rtnetlink {
                 yield_now().await;
                 continue;
             }
-            if let HostOp::DeleteRoute(route) = op
-                && self.hops().has(route)
-            {
-                answers.push(self.delete_numbered(route));
-                rest = rest.get(1..).unwrap_or_default();
+            let numbered: Vec<Route> = rest
+                .iter()
+                .take(SPELL)
+                .map_while(|op| self.has_number(op))
+                .collect();
+            if !numbered.is_empty() {
+                answers.extend(self.delete_numbered(&numbered));
+                rest = rest.get(numbered.len()..).unwrap_or_default();
+                yield_now().await;
                 continue;
             }
             let plain = |op: &&HostOp| match op {
                 HostOp::PutRoute(_) => self.to_number(op, many).is_none(),
-                HostOp::DeleteRoute(route) => !self.hops().has(route),
+                HostOp::DeleteRoute(_) => self.has_number(op).is_none(),
                 _ => true,
             };
             let some = rest.iter().take(SPELL).take_while(plain);

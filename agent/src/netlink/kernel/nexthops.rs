@@ -145,19 +145,26 @@ pub(super) fn put_route(call: String, route: &Route) -> Request {
     }
 }
 
-/// What removes a route, and then its next hop: the other way round the kernel would look through
-/// all routes.
-pub(super) fn delete(call: &str, route: &Route) -> Option<[Request; 2]> {
+/// What removes a route that has a number.
+pub(super) fn delete_route(call: String, route: &Route) -> Request {
     let message = RouteNetlinkMessage::DelRoute(by_number(routes::gone(route), route));
-    let gone = |message: Message| Request {
-        call: call.to_owned(),
+    gone(call, message.into())
+}
+
+/// What removes the number. Whatever route still had it would go with it.
+pub(super) fn delete(call: String, route: &Route) -> Option<Request> {
+    let number = number(route)?;
+    let hop = NextHop { number, way: None };
+    Some(gone(call, Message::NextHop(hop)))
+}
+
+fn gone(call: String, message: Message) -> Request {
+    Request {
+        call,
         message,
         flags: 0,
         accept: &[libc::ESRCH, libc::ENOENT, libc::ENODEV],
-    };
-    let number = number(route)?;
-    let hop = NextHop { number, way: None };
-    Some([gone(message.into()), gone(Message::NextHop(hop))])
+    }
 }
 
 fn by_number(mut message: RouteMessage, route: &Route) -> RouteMessage {
