@@ -143,6 +143,29 @@ fn no_number_outlives_its_route() {
         // One comes back.
         all(&host, vec![HostOp::PutRoute(gone[0])]).await;
         assert_eq!(said("nexthop show").len(), rest.len() + 1);
+        // Some lead another way for a while: their numbers are not in the way when that is over.
+        run("ip link add up0 type veth peer name peer0");
+        run("ip link set up0 up");
+        run("ip link set peer0 up");
+        run("ip address add 192.0.2.1/24 dev up0");
+        let uplink = host.observe().await.unwrap();
+        let uplink = uplink.link_named("up0").unwrap().index;
+        let direct = |route: &Route| Route {
+            gateway: Some([192, 0, 2, 9].into()),
+            link: uplink,
+            onlink: false,
+            ..*route
+        };
+        let (moved, _) = rest.split_at(500);
+        let there = moved.iter().map(|route| HostOp::PutRoute(direct(route)));
+        all(&host, there.collect()).await;
+        assert_eq!(said("nexthop show").len(), rest.len() + 1 - moved.len());
+        let back = moved.iter().copied().map(HostOp::PutRoute);
+        all(&host, back.collect()).await;
+        assert_eq!(said("nexthop show").len(), rest.len() + 1);
+        let mut wanted = rest.to_vec();
+        wanted.push(gone[0]);
+        ensure_there(&host, link, &wanted).await;
         let link_gone = HostOp::DeleteLink {
             link,
             name: "flannel.1".to_owned(),

@@ -145,8 +145,35 @@ impl Rtnetlink {
                 routes::put(call(route), route)
             }
         });
-        let requests = requests.collect();
-        self.calls.act_all(requests)
+        let answers = self.calls.act_all(requests.collect());
+        let plain = routes
+            .iter()
+            .map(|route| (!self.hops().has(route)).then_some(*route));
+        let plain = plain.collect();
+        self.free_replaced(plain, answers)
+    }
+
+    /// After routes were made without a number, if they were: removes the numbers of those that were
+    /// in their places.
+    fn free_replaced(
+        &self,
+        plain: Vec<Option<Route>>,
+        mut answers: Vec<Result<(), NetlinkError>>,
+    ) -> Vec<Result<(), NetlinkError>> {
+        let (mut freed, mut requests) = (Vec::new(), Vec::new());
+        for (route, answer) in plain.into_iter().zip(&mut answers) {
+            let made = route.filter(|_| answer.is_ok());
+            let old = made.and_then(|route| self.hops().replaced(&route));
+            let call = |old: &Route| format!("delete the next hop of {}", old.destination);
+            if let Some(request) = old.and_then(|old| nexthops::delete(call(&old), &old)) {
+                freed.push(answer);
+                requests.push(request);
+            }
+        }
+        for (answer, free) in freed.into_iter().zip(self.calls.act_all(requests)) {
+            *answer = free;
+        }
+        answers
     }
 
     /// Removes routes, and then the numbers of their next hops: the other way round the kernel would
@@ -257,8 +284,14 @@ impl Netlink for Rtnetlink {
                 answers.push(self.change(op).await);
                 rest = rest.get(1..).unwrap_or_default();
             } else {
-                rest = rest.get(requests.len()..).unwrap_or_default();
-                answers.extend(self.calls.act_all(requests));
+                let (now, later) = rest.split_at(requests.len().min(rest.len()));
+                rest = later;
+                let plain = now.iter().map(|op| match op {
+                    HostOp::PutRoute(route) => Some(*route),
+                    _ => None,
+                });
+                let made = self.calls.act_all(requests);
+                answers.extend(self.free_replaced(plain.collect(), made));
                 yield_now().await;
             }
         }

@@ -6,7 +6,7 @@
 //! The route leads the same way, and is read and replaced as any other.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
 };
 
@@ -43,10 +43,14 @@ const RTPROT_BOOT: u8 = 3;
 const FIXED: usize = 8;
 const ATTRIBUTE: usize = 8;
 
+/// A destination and a metric.
+type Place = (IpNet, u32);
+
 /// What the kernel knows by our numbers.
 #[derive(Debug)]
 pub(super) struct NextHops {
-    numbered: BTreeSet<Route>,
+    /// By what makes the kernel take one route for another's successor.
+    numbered: BTreeMap<Place, Route>,
     /// All routes, as last read.
     routes: usize,
     possible: bool,
@@ -58,7 +62,7 @@ impl NextHops {
         // Without the switch the kernel is older, and has no such numbers, or lists them in full.
         let mode = std::fs::read_to_string(COMPATIBLE);
         Self {
-            numbered: BTreeSet::new(),
+            numbered: BTreeMap::new(),
             routes: 0,
             possible: mode.is_ok_and(|mode| mode.trim() != "0"),
         }
@@ -66,7 +70,8 @@ impl NextHops {
 
     /// Takes in what was read.
     pub(super) fn read(&mut self, numbered: BTreeSet<Route>, routes: usize) {
-        self.numbered = numbered;
+        let placed = numbered.into_iter().map(|route| (place(&route), route));
+        self.numbered = placed.collect();
         self.routes = routes;
     }
 
@@ -77,13 +82,13 @@ impl NextHops {
 
     /// Whether it was made with a number.
     pub(super) fn has(&self, route: &Route) -> bool {
-        self.numbered.contains(route)
+        self.numbered.get(&place(route)) == Some(route)
     }
 
     /// Notes what came of an attempt to number a next hop.
     pub(super) fn made(&mut self, route: &Route, answer: &Result<(), NetlinkError>) {
         match answer {
-            Ok(()) => _ = self.numbered.insert(*route),
+            Ok(()) => _ = self.numbered.insert(place(route), *route),
             Err(error) if error.source.raw_os_error() == Some(libc::EOPNOTSUPP) => {
                 self.possible = false;
             }
@@ -92,8 +97,20 @@ impl NextHops {
     }
 
     pub(super) fn removed(&mut self, route: &Route) {
-        self.numbered.remove(route);
+        if self.has(route) {
+            self.numbered.remove(&place(route));
+        }
     }
+
+    /// A route has been made without a number: answers with the one that was in its place and had
+    /// one. Nothing names that number any more, and it would be in the way of the next.
+    pub(super) fn replaced(&mut self, by: &Route) -> Option<Route> {
+        self.numbered.remove(&place(by))
+    }
+}
+
+fn place(route: &Route) -> Place {
+    (route.destination, route.metric)
 }
 
 /// The number of a route's next hop: the address of the peer's subnet, which no two peers share.
@@ -221,5 +238,51 @@ impl NetlinkSerializable for NextHop {
         for (to, from) in buffer.iter_mut().zip(bytes) {
             *to = from;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tunnelled(net: &str, link: u32) -> Route {
+        let destination: IpNet = net.parse().unwrap();
+        Route {
+            destination,
+            gateway: Some(destination.network()),
+            link: IfIndex::try_from(link).unwrap(),
+            onlink: true,
+            metric: 0,
+            protocol: RTPROT_BOOT,
+        }
+    }
+
+    #[test]
+    fn a_route_that_comes_without_a_number_frees_that_of_the_one_in_its_place() {
+        let mut hops = NextHops {
+            numbered: BTreeMap::new(),
+            routes: 0,
+            possible: true,
+        };
+        let (one, other) = (tunnelled("10.1.2.0/24", 7), tunnelled("10.1.3.0/24", 7));
+        for route in [&one, &other] {
+            hops.made(route, &Ok(()));
+        }
+        let direct = Route {
+            gateway: Some([192, 0, 2, 2].into()),
+            link: IfIndex::try_from(2).unwrap(),
+            onlink: false,
+            ..one
+        };
+        let beside = Route {
+            metric: 9,
+            ..direct
+        };
+        assert_eq!(hops.replaced(&beside), None);
+        assert_eq!(hops.replaced(&direct), Some(one));
+        assert_eq!(hops.replaced(&direct), None);
+        assert!(!hops.has(&one) && hops.has(&other));
+        // Another device, or no number this time.
+        assert_eq!(hops.replaced(&tunnelled("10.1.3.0/24", 8)), Some(other));
     }
 }
