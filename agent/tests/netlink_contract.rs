@@ -77,6 +77,7 @@ contract![
     neighbours_of_some_links_are_read_again,
     routes_come_and_go,
     a_blackhole_never_stands_beside_a_route,
+    the_route_of_an_address_is_put_back_where_nothing_else_is,
     neighbours_are_managed,
     removing_a_link_takes_everything_along,
     removing_what_is_gone_succeeds,

@@ -74,6 +74,8 @@ pub enum HostOp {
     PutRoute(Route),
     /// Removes a route.
     DeleteRoute(Route),
+    /// Adds the route that the kernel makes with an address, unless one leads there already.
+    PutConnected(IfIndex, IpNet),
     /// Adds a route that leads nowhere, unless one leads there already.
     PutBlackhole(IpNet),
     /// Removes it.
@@ -125,6 +127,7 @@ impl fmt::Display for HostOp {
             }
             Self::PutRoute(route) => write!(f, "put route {}", route.destination),
             Self::DeleteRoute(route) => write!(f, "remove route {}", route.destination),
+            Self::PutConnected(link, net) => write!(f, "put route of address {net} on link {link}"),
             Self::PutBlackhole(net) => write!(f, "put blackhole {net}"),
             Self::DeleteBlackhole(net) => write!(f, "remove blackhole {net}"),
         }

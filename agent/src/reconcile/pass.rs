@@ -277,6 +277,7 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
             &device,
             self.network.direct_routing,
             &desired.routed,
+            &desired.lost,
         ) {
             report.allowed.kernel_only.entry(vtep).or_insert(why);
         }

@@ -7,12 +7,6 @@ use std::{
     net::IpAddr,
 };
 
-use ipnet::IpNet;
-use weft_common::{
-    peer::{PEER_FAST, PEER_LOST},
-    settings::FAST_PATH,
-};
-
 pub use self::datapath::{cut, records};
 use super::desired::Desired;
 use crate::{
@@ -22,11 +16,14 @@ use crate::{
         HostOp, Link, LinkKind, NeighbourState, ObservedHost, Route, TunnelEntry, VxlanDevice,
     },
 };
+use ipnet::IpNet;
 
 /// `RTPROT_BOOT`: what flannel's routes carry.
 const PROTOCOL_BOOT: u8 = 3;
 /// `RTPROT_KERNEL`: routes that come with an address.
 const PROTOCOL_KERNEL: u8 = 2;
+/// The metric of a route that stands behind the one that came with a bridge's address.
+const BEHIND: u32 = 1;
 
 /// Operations in the order of their execution: the kernel's path first, then maps and programs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -157,8 +154,8 @@ fn plan_peers(
             gateway: Some(via),
             link,
             onlink: true,
-            metric: if programs {
-                metric_of(desired, peer)
+            metric: if programs && is_former(desired, peer) {
+                BEHIND
             } else {
                 0
             },
@@ -183,6 +180,8 @@ fn plan_peers(
             && !places.contains(&place(route))
     });
     ops.extend(stale_routes.map(|route| HostOp::DeleteRoute(*route)));
+    let behind = routes.iter().filter(|route| route.metric == BEHIND);
+    ops.extend(behind.filter_map(|route| connected(host, link, route.destination)));
     for (addr, mac) in &neighbours {
         let (addr, mac) = (*addr, *mac);
         let there = host.neighbours.get(&(link, addr)).is_some_and(|entry| {
@@ -216,23 +215,29 @@ fn plan_peers(
     }
 }
 
-/// Our routes come first, but for the one to who has a former subnet of ours now: the bridge that
-/// still has its addresses keeps its own, and with it the host for the containers behind it. Only
-/// where programs take what new containers send there: by the kernel alone it would not arrive.
-fn metric_of(desired: &Desired, peer: &Peer) -> u32 {
-    const BEHIND: u32 = 1;
-    let DatapathState {
-        settings, peers, ..
-    } = &desired.datapath;
-    let on = settings.is_some_and(|settings| settings.flags & FAST_PATH != 0);
-    let entry = peer.subnet.v4().and_then(|net| peers.get(&net));
-    let both = PEER_LOST | PEER_FAST;
-    let fast = entry.is_some_and(|entry| entry.flags & both == both);
-    if on && fast && !desired.cut_off {
-        BEHIND
-    } else {
-        0
+/// Whether a peer has a former subnet of ours now. Our routes come first, but for this one: the bridge
+/// that still has the subnet's addresses keeps its own, and with it the host for the containers behind
+/// it. Programs take what new containers send there. Whether they do at this moment is no matter: the
+/// bridge's route, once replaced, does not come back by itself.
+fn is_former(desired: &Desired, peer: &Peer) -> bool {
+    let net = peer.subnet.v4();
+    net.is_some_and(|net| desired.lost.contains(&net))
+}
+
+/// The route that came with a bridge's address, where nothing but ours leads there any more.
+fn connected(host: &ObservedHost, ours: IfIndex, net: IpNet) -> Option<HostOp> {
+    let mut routes = host.routes.iter().filter(|route| route.link != ours);
+    if routes.any(|route| route.destination == net) || host.nowhere.contains(&net) {
+        return None;
     }
+    // The kernel makes it only while the bridge is up, and names the first address of the prefix.
+    let is_up = |link: &Link| link.up && matches!(link.kind, LinkKind::Bridge { .. });
+    let of = |(link, addr): &&(IfIndex, IpNet)| {
+        addr.trunc() == net && host.links.get(link).is_some_and(is_up)
+    };
+    let standing = |(link, addr): &&(IfIndex, IpNet)| host.standings.get(&(*link, addr.addr()));
+    let (link, addr) = host.addresses.iter().filter(of).min_by_key(standing)?;
+    Some(HostOp::PutConnected(*link, *addr))
 }
 
 /// Whether a route is one to a peer without encapsulation, of whichever agent or flannel before us.

@@ -71,6 +71,7 @@ impl Seen {
             }
             HostOp::DeleteRoute(route) => _ = host.routes.remove(route),
             HostOp::ManageNeighbour { .. }
+            | HostOp::PutConnected(..)
             | HostOp::PutBlackhole(_)
             | HostOp::DeleteBlackhole(_)
             | HostOp::CreateVxlan(_)

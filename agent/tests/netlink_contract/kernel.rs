@@ -42,6 +42,28 @@ fn the_metric_mtu_of_a_route_wins() {
 }
 
 #[test]
+fn the_route_that_is_put_back_goes_with_its_address() {
+    in_fresh_netns(|| async {
+        run("ip link add br0 up type bridge");
+        run("ip addr add 10.5.1.1/24 dev br0");
+        let host = Rtnetlink::new().unwrap();
+        let before = host.observe().await.unwrap();
+        run("ip route del 10.5.1.0/24");
+        let br0 = before.link_named("br0").unwrap().index;
+        let own = "10.5.1.1/24".parse().unwrap();
+        host.apply(&HostOp::PutConnected(br0, own)).await.unwrap();
+        assert_eq!(host.observe().await.unwrap().routes, before.routes);
+        run("ip addr del 10.5.1.1/24 dev br0");
+        let routes = host.observe().await.unwrap().routes;
+        assert!(
+            routes
+                .iter()
+                .all(|route| route.destination.addr().is_ipv6())
+        );
+    });
+}
+
+#[test]
 fn errors_carry_the_kernels_words() {
     in_fresh_netns(|| async {
         run("ip link add flannel.9 type vxlan id 9 dstport 8472");

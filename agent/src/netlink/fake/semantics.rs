@@ -59,6 +59,7 @@ pub(super) fn change(host: &mut ObservedHost, op: &HostOp) -> Result<(), i32> {
         HostOp::DeleteRoute(route) => {
             host.routes.remove(route);
         }
+        HostOp::PutConnected(link, net) => put_connected(host, *link, *net)?,
         HostOp::PutBlackhole(net) => {
             let mut others = host.routes.iter();
             if !others.any(|other| (other.destination, other.metric) == (*net, 0)) {
@@ -141,6 +142,22 @@ fn put_route(host: &mut ObservedHost, mut route: Route) -> Result<(), i32> {
     host.routes.retain(|other| !same(other));
     host.routes.insert(route);
     Ok(())
+}
+
+fn put_connected(host: &mut ObservedHost, link: IfIndex, addr: IpNet) -> Result<(), i32> {
+    let route = Route {
+        destination: addr.trunc(),
+        gateway: None,
+        link,
+        onlink: false,
+        metric: 0,
+        protocol: 2,
+    };
+    let mut others = host.routes.iter();
+    if others.any(|other| (other.destination, other.metric) == (route.destination, 0)) {
+        return Ok(());
+    }
+    put_route(host, route)
 }
 
 /// The longest prefix, then the lowest metric.

@@ -101,7 +101,8 @@ impl Rtnetlink {
             | HostOp::PutTunnel(..)
             | HostOp::DeleteTunnel(_)
             | HostOp::PutRoute(_)
-            | HostOp::DeleteRoute(_) => self
+            | HostOp::DeleteRoute(_)
+            | HostOp::PutConnected(..) => self
                 .calls
                 .act_all(request(op).into_iter().collect())
                 .into_iter()
@@ -357,6 +358,7 @@ fn request(op: &HostOp) -> Option<Request> {
         HostOp::DeleteTunnel(entry) => neighbours::delete_tunnel(call, *entry),
         HostOp::PutRoute(route) => routes::put(call, route),
         HostOp::DeleteRoute(route) => routes::delete(call, route),
+        HostOp::PutConnected(link, net) => routes::put_connected(call, *link, *net),
         HostOp::CreateVxlan(_)
         | HostOp::DeleteLink { .. }
         | HostOp::SetMtu { .. }

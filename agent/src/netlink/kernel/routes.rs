@@ -98,6 +98,26 @@ pub(super) fn gone(route: &Route) -> RouteMessage {
     message
 }
 
+/// As the kernel makes it, source and all: with the address it goes again.
+pub(super) fn put_connected(call: String, link: IfIndex, addr: IpNet) -> Request {
+    let mut message = new(&Route {
+        destination: addr.trunc(),
+        gateway: None,
+        link,
+        onlink: false,
+        metric: 0,
+        protocol: RouteProtocol::Kernel.into(),
+    });
+    let source = RouteAttribute::PrefSource(address(addr.addr()));
+    message.attributes.push(source);
+    Request {
+        call,
+        message: RouteNetlinkMessage::NewRoute(message).into(),
+        flags: NLM_F_CREATE | NLM_F_EXCL,
+        accept: &[libc::EEXIST],
+    }
+}
+
 /// Never beside another route: the kernel's own for a bridge's address is better than this one.
 pub(super) async fn put_blackhole(
     calls: &Calls,

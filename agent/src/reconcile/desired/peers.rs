@@ -84,7 +84,7 @@ fn is_direct(hop: &Hop, host: &ObservedHost, device: &str) -> bool {
 }
 
 /// Nodes to which the programs have no way, and why. Those in `routed` they reach without
-/// encapsulation.
+/// encapsulation; while there are subnets that were ours nobody is reached so.
 #[must_use]
 pub fn kernel_ways(
     hops: &BTreeMap<IpAddr, Hop>,
@@ -92,10 +92,16 @@ pub fn kernel_ways(
     device: &str,
     direct_routing: bool,
     routed: &BTreeSet<Ipv4Addr>,
+    lost: &BTreeSet<Ipv4Net>,
 ) -> BTreeMap<Ipv4Addr, String> {
     let why = |vtep: &Ipv4Addr, hop: &Hop| {
         if direct_routing && is_direct(hop, host, device) && !routed.contains(vtep) {
-            return Some("reached without encapsulation (DirectRouting)".to_owned());
+            let why = if lost.is_empty() {
+                "reached without encapsulation (DirectRouting)"
+            } else {
+                "tunnelled while a former subnet is on this host (DirectRouting)"
+            };
+            return Some(why.to_owned());
         }
         obstacle(hop, host, device)
     };

@@ -16,6 +16,7 @@ pub use self::{links::*, rows::*};
 pub(crate) const MAC: Mac = Mac([0x02, 0x11, 0x22, 0x33, 0x44, 0x55]);
 pub(crate) const OTHER_MAC: Mac = Mac([0x02, 0xaa, 0xbb, 0xcc, 0xdd, 0xee]);
 pub(crate) const BOOT: u8 = 3;
+pub(crate) const KERNEL: u8 = 2;
 
 /// `flannel.1` over `up0`, set up.
 async fn overlay(host: &impl Netlink) -> IfIndex {

@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 use weft::netlink::{HostOp, Neighbour, NeighbourState, Netlink, ObservedHost, Route, TunnelEntry};
 
-use super::{BOOT, MAC, OTHER_MAC, ip, link, net, overlay, put};
+use super::{BOOT, KERNEL, MAC, OTHER_MAC, ip, link, net, overlay, put};
 
 pub async fn addresses_come_and_go<N: Netlink>(host: N) {
     let overlay = overlay(&host).await;
@@ -106,6 +106,33 @@ pub async fn a_blackhole_never_stands_beside_a_route<N: Netlink>(host: N) {
     put(&host, HostOp::PutBlackhole(subnet)).await;
     let observed = host.observe().await.unwrap();
     assert!(observed.nowhere.is_empty() && observed.routes.contains(&route));
+}
+
+pub async fn the_route_of_an_address_is_put_back_where_nothing_else_is<N: Netlink>(host: N) {
+    let up = link(&host, "up0").await;
+    let own = net("10.5.1.1/24");
+    let connected = Route {
+        destination: net("10.5.1.0/24"),
+        gateway: None,
+        link: up,
+        onlink: false,
+        metric: 0,
+        protocol: KERNEL,
+    };
+    let other = Route {
+        protocol: BOOT,
+        ..connected
+    };
+    put(&host, HostOp::PutAddress(up, own)).await;
+    put(&host, HostOp::DeleteRoute(connected)).await;
+    for _ in 0..2 {
+        put(&host, HostOp::PutConnected(up, own)).await;
+        assert!(host.observe().await.unwrap().routes.contains(&connected));
+    }
+    put(&host, HostOp::PutRoute(other)).await;
+    put(&host, HostOp::PutConnected(up, own)).await;
+    let routes = host.observe().await.unwrap().routes;
+    assert!(routes.contains(&other) && !routes.contains(&connected));
 }
 
 pub async fn neighbours_of_some_links_are_read_again<N: Netlink>(host: N) {

@@ -183,6 +183,38 @@ async fn the_route_of_a_bridge_stays_before_that_of_its_subnets_new_holder() {
     world.until("the new holder has a route", behind).await;
     world.until("all is done", World::is_settled).await;
     assert_eq!(metrics(&world), [(0, bridge), (1, device)]);
+    // Whatever the programs may take meanwhile.
+    let fast = |world: &World| world.told(6).0 == Some(PEER_FAST | PEER_LOST);
+    for lacks in ["cannot be read", ""] {
+        let rules = if lacks.is_empty() {
+            Ok(crate::policy::Rules::default())
+        } else {
+            Err(lacks.to_owned())
+        };
+        world.rules.send_replace(Arc::new(rules));
+        let is = |world: &World| fast(world) == lacks.is_empty();
+        world.until("the rules are heard of", is).await;
+        world.until("all is done", World::is_settled).await;
+        assert_eq!(metrics(&world), [(0, bridge), (1, device)], "{lacks}");
+    }
+    // What is in the place of the bridge's route, or nothing, gives way to it.
+    for instead in [Some(device), None] {
+        world.host.edit(|host| {
+            host.routes
+                .retain(|route| route.destination != connected.destination);
+            host.routes.extend(instead.map(|link| Route {
+                gateway: Some("10.1.6.0".parse().unwrap()),
+                onlink: true,
+                protocol: 3,
+                link,
+                ..connected
+            }));
+        });
+        let restored = |world: &World| metrics(world) == [(0, bridge), (1, device)];
+        world.until("both are back", restored).await;
+        let routes = world.host.edit_quietly(|host| host.routes.clone());
+        assert!(routes.contains(&connected), "{routes:?}");
+    }
     // Without the address it is a peer like any other.
     world.host.edit(|host| {
         host.addresses.retain(|(link, _)| *link != bridge);

@@ -7,6 +7,7 @@ use weft_common::{
 };
 
 use super::*;
+use crate::netlink::LinkKind;
 
 fn is_recorder(op: &DatapathOp) -> bool {
     matches!(op, DatapathOp::Attach(at) if at.hook == Hook::ToOverlay && at.name == "eth0")
@@ -128,4 +129,25 @@ async fn a_gateway_in_between_is_followed() {
     world
         .until("direct", |world| world.flags(5).1 == PEER_DIRECT)
         .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_former_subnet_puts_all_into_the_tunnel_and_the_status_says_so() {
+    let mut world = World::settled(&[5]).await;
+    world.route_directly(true);
+    world
+        .until("direct", |world| world.flags(5).1 == PEER_DIRECT)
+        .await;
+    let vlan_filtering = false;
+    let old = LinkKind::Bridge { vlan_filtering };
+    let bridge = world.host.add_link("old0", old);
+    let former = (bridge, net("10.1.7.1/24"));
+    world.host.edit(|host| host.addresses.insert(former));
+    world
+        .until("the kernel's", |world| world.flags(5).1 == 0)
+        .await;
+    world.until("all is done", World::is_settled).await;
+    assert_eq!(world.routes(), ["10.1.5.0/24"]);
+    let why = &world.report().allowed.kernel_only[&"192.0.2.5".parse().unwrap()];
+    assert!(why.starts_with("tunnelled"), "{why}");
 }
