@@ -8,7 +8,7 @@ use futures::{FutureExt as _, StreamExt as _};
 use rand::Rng as _;
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout_at},
 };
 use tracing::{debug, info, warn};
 
@@ -230,7 +230,11 @@ impl<S: LeaseStore> Follower<S> {
 
     /// Waits before the next attempt, and lets go meanwhile of peers whose grace is over.
     async fn wait(&mut self, time: Duration) -> Result<(), Ended> {
-        sleep(time).await;
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            // Coming round now and then is the sign of life.
+            sleep_until(end.min(Instant::now() + pulse::EVERY)).await;
+        }
         // What the store does not say for itself is not decided without it.
         if self.down {
             Ok(())

@@ -4,6 +4,7 @@ use tokio::{task::JoinHandle, time::timeout};
 
 use super::*;
 use crate::model::lease::Revision;
+use crate::reconcile::pulse::{Pulse, Task};
 use crate::store::{backoff::FIRST, etcd::keys::Keys, memory::MemoryStore};
 
 const PREFIX: &str = "/x";
@@ -326,6 +327,27 @@ async fn a_watch_that_ends_at_once_is_opened_less_and_less() {
     let broken = Instant::now();
     assert_eq!(follower.snapshot().await, 1);
     assert!(broken.elapsed() <= FIRST, "{:?}", broken.elapsed());
+}
+
+/// The waits are longer than a task may be silent.
+#[tokio::test(start_paused = true)]
+async fn it_gives_signs_of_life_while_it_waits() {
+    let (store, pulse) = (MemoryStore::new(PREFIX), Arc::new(Pulse::default()));
+    let (sender, mut news) = mpsc::channel(8);
+    let how = Following {
+        ledger: SharedLedger::new(GRACE),
+        relist: RELIST,
+        kept: watch::Sender::new(0),
+    };
+    let follower = follow(Arc::new(store.clone()), how, sender);
+    tokio::spawn(Arc::clone(&pulse).of(Task::Store, follower));
+    for _ in 0..1000 {
+        while news.try_recv().is_ok() {
+            store.end_watches(|| Some(StoreError::Compacted(Revision(1))));
+        }
+        sleep(Duration::from_millis(250)).await;
+        assert_eq!(pulse.hung(), []);
+    }
 }
 
 #[tokio::test(start_paused = true)]
