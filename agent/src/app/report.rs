@@ -18,6 +18,9 @@ use crate::{
     store::etcd::Health,
 };
 
+/// Each part of the status names this many things at most.
+const NAMED: usize = 20;
+
 /// What the tasks told last.
 #[derive(Clone, Debug)]
 pub struct Told {
@@ -144,18 +147,17 @@ fn path_mtu(narrow: &Narrow) -> Component {
 }
 
 fn programs(report: &Report) -> Component {
-    let missing: Vec<String> = report
+    let missing = report
         .unattached
         .iter()
-        .map(|at| format!("{} at {}", at.hook.name(), at.name))
-        .collect();
+        .map(|at| format!("{} at {}", at.hook.name(), at.name));
     let attached = format!("{} attached", report.attached);
-    if missing.is_empty() {
+    if report.unattached.is_empty() {
         Component::good("programs", attached)
     } else {
         Component::bad(
             "programs",
-            format!("{attached}, missing: {}", missing.join(", ")),
+            format!("{attached}, missing: {}", some(missing, ", ")),
         )
     }
 }
@@ -176,12 +178,23 @@ fn is_attached(report: &Report) -> bool {
 /// What stays with the kernel, and why.
 fn listed<K: Display, V: Display>(kept: impl IntoIterator<Item = (K, V)>) -> String {
     let each = kept.into_iter().map(|(what, why)| format!("{what}: {why}"));
-    let all = each.collect::<Vec<_>>().join("; ");
+    let all = some(each, "; ");
     if all.is_empty() {
         "none".to_owned()
     } else {
         all
     }
+}
+
+/// The first of them, and how many more there are: peers may be thousands.
+fn some<T: Display>(each: impl IntoIterator<Item = T>, between: &str) -> String {
+    let mut each = each.into_iter().map(|one| one.to_string());
+    let mut text = each.by_ref().take(NAMED).collect::<Vec<_>>().join(between);
+    let more = each.count();
+    if more > 0 {
+        text.push_str(&format!("{between}and {more} more"));
+    }
+    text
 }
 
 /// The status, on the ground of what does not change.
@@ -237,7 +250,7 @@ pub fn status(ground: &Status, told: &Told) -> Status {
                 Component::good("reconcile", format!("{} operations", report.operations))
             }
             [] => Component::bad("reconcile", "no complete pass yet"),
-            failures => Component::bad("reconcile", failures.join("; ")),
+            failures => Component::bad("reconcile", some(failures, "; ")),
         },
         match (&report.uplink_wrong, &report.uplink) {
             (Some(why), _) => Component::bad("uplink", why),
@@ -270,13 +283,9 @@ pub fn status(ground: &Status, told: &Told) -> Status {
             mode.why.clone_from(why);
             components.push(Component::good("kernel_only", listed(kernel_only)));
             if !report.routed.is_empty() {
-                let peers = report.routed.iter().map(ToString::to_string);
                 components.push(Component::good(
                     "direct",
-                    format!(
-                        "without encapsulation: {}",
-                        peers.collect::<Vec<_>>().join(", ")
-                    ),
+                    format!("without encapsulation: {}", some(&report.routed, ", ")),
                 ));
             }
             let ports = report.kept_ports.iter().map(|(port, why)| (port, why));
@@ -324,5 +333,19 @@ pub fn status(ground: &Status, told: &Told) -> Status {
         applied_revision: report.applied.map(|revision| revision.0),
         operations: report.operations,
         ..ground.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_lists_are_cut_off_and_short_ones_are_whole() {
+        assert_eq!(listed::<u8, u8>([]), "none");
+        assert_eq!(listed([(1, 2), (3, 4)]), "1: 2; 3: 4");
+        let names = |count: usize| some(0..count, ", ");
+        assert!(names(NAMED).ends_with(", 18, 19"));
+        assert!(names(10_000).ends_with(", 18, 19, and 9980 more"));
     }
 }

@@ -13,6 +13,8 @@ use crate::{admin::status::Status, reconcile::pulse::Pulse};
 
 /// Signs of life within the time that systemd waits for one: one of them may come late.
 const SIGNS: u32 = 3;
+/// Characters of the state: systemd does not listen to long messages, and nobody reads them.
+const LONGEST: usize = 200;
 
 /// Once the agent is ready; units that are ordered after it start now.
 pub fn ready() {
@@ -62,7 +64,12 @@ fn line(status: &Status) -> String {
         (false, None) => "not ready".to_owned(),
     };
     // A line of its own would be another message.
-    text.replace('\n', " ")
+    let mut text = text.replace('\n', " ");
+    if let Some((end, _)) = text.char_indices().nth(LONGEST) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
 }
 
 fn tell(what: &NotifyState<'_>) {
@@ -90,5 +97,7 @@ mod tests {
         assert_eq!(line(&status), "ready, degraded: store: silent READY=1");
         status.ready = false;
         assert_eq!(line(&status), "not ready: store: silent READY=1");
+        status.components = vec![Component::bad("store", "ä".repeat(60_000))];
+        assert_eq!(line(&status).chars().count(), LONGEST + 1);
     }
 }
