@@ -6,6 +6,10 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
+use nix::{
+    setsockopt_impl,
+    sys::socket::{setsockopt, sockopt::SetStruct},
+};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 use weft_common::wire::fold;
@@ -17,6 +21,20 @@ const TTL: u8 = 64;
 const ICMP_PROTOCOL: u8 = 1;
 const ECHO: u8 = 8;
 const ECHO_REPLY: u8 = 0;
+
+/// By `IP_PMTUDISC_INTERFACE` the kernel neither goes by what routers said of the way, nor learns from
+/// what they answer to us: else the tunnel itself would be given another width, for ten minutes.
+/// `IP_PMTUDISC_PROBE` would learn.
+#[derive(Clone, Copy)]
+struct MtuDiscovery;
+
+setsockopt_impl!(
+    MtuDiscovery,
+    libc::IPPROTO_IP,
+    libc::IP_MTU_DISCOVER,
+    libc::c_int,
+    SetStruct<'_, libc::c_int>
+);
 
 /// A socket, and the question that it asked last.
 pub(super) struct Echoes {
@@ -33,6 +51,7 @@ impl Echoes {
         let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4))?;
         socket.set_header_included_v4(true)?;
         socket.set_nonblocking(true)?;
+        setsockopt(&socket, MtuDiscovery, &libc::IP_PMTUDISC_INTERFACE)?;
         socket.bind(&SocketAddr::new(source, 0).into())?;
         Ok(Self {
             socket: UdpSocket::from_std(socket.into())?,
