@@ -66,10 +66,15 @@ impl Maps {
         Ok(state)
     }
 
+    /// Those that the programs go by, where somebody wrote some.
+    pub fn settings(&self) -> Result<Option<DatapathSettings>, DatapathError> {
+        let settings = self.settings.get(&0, 0).map_err(call("read SETTINGS"))?;
+        Ok((settings.ready != 0).then_some(settings))
+    }
+
     /// Reads all but peers and VTEPs.
     pub(super) fn read_near(&self, state: &mut DatapathState) -> Result<(), DatapathError> {
-        let settings = self.settings.get(&0, 0).map_err(call("read SETTINGS"))?;
-        state.settings = (settings.ready != 0).then_some(settings);
+        state.settings = self.settings()?;
         state.endpoints = read_all(&self.endpoints, "read ENDPOINTS", |endpoint| endpoint)?;
         state.locals = read_all(&self.locals, "read LOCALS", |local| local.ifindex)?;
         for entry in self.ports.iter() {
