@@ -329,11 +329,7 @@ async fn serve(
         own: lease.subnet,
         own_lease: own_lease.clone(),
         vtep_mac,
-        uplink: UplinkWatch {
-            request: config.uplink.clone(),
-            can_reach: config.can_reach,
-            uplink,
-        },
+        uplink: UplinkWatch::new(config.uplink.clone(), config.can_reach, uplink),
         sysctls,
         kernel,
         allow,

@@ -262,6 +262,9 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
                     if self.memory.attached > 0 {
                         schedule.due(Sight::Near);
                     }
+                    if let Some(at) = self.uplink.due() {
+                        schedule.no_later(at);
+                    }
                     report.send_replace(now);
                 }
             }

@@ -74,6 +74,11 @@ impl Schedule {
         }
     }
 
+    /// A full look is due then even if nothing happens.
+    pub fn no_later(&mut self, at: Instant) {
+        self.resync = self.resync.min(at);
+    }
+
     /// There is nothing to look for yet.
     pub fn wait(&mut self) {
         *self = Self {
@@ -158,6 +163,18 @@ mod tests {
         assert_eq!(in_millis(&schedule), (800, Sight::Full));
         schedule.due(Sight::Near);
         assert_eq!(in_millis(&schedule), (50, Sight::Near));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_at_a_given_time_puts_no_other_off() {
+        let mut schedule = Schedule::new();
+        schedule.looked(Sight::Full, Duration::from_millis(2), 10_000, true);
+        schedule.no_later(Instant::now() + Duration::from_millis(500));
+        assert_eq!(in_millis(&schedule), (500, Sight::Full));
+        schedule.due(Sight::Full);
+        assert_eq!(in_millis(&schedule), (10, Sight::Full));
+        schedule.no_later(Instant::now() + Duration::from_secs(900));
+        assert_eq!(in_millis(&schedule), (10, Sight::Full));
     }
 
     #[tokio::test(start_paused = true)]

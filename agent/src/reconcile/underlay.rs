@@ -1,16 +1,26 @@
 //! The interface that carries the underlay, followed while the agent runs.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
 
 use ipnet::IpNet;
+use tokio::time::Instant;
 use tracing::info;
 use weft_common::wire::OVERHEAD;
 
 use crate::{
     model::{net::IfIndex, network::NetworkConfig},
-    netlink::{Link, Netlink, NetlinkError, ObservedHost},
+    netlink::{Netlink, NetlinkError, ObservedHost},
     uplink::{self, Uplink, UplinkRequest},
 };
+
+/// How long another address must have been there instead of ours: between the old one's end and
+/// the new one's coming what else the interface has, a VIP for one, is not where we are.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// How long the address that we left is ours again when it comes back: later it may be anything.
+const RETURNS: Duration = Duration::from_secs(600);
 
 /// The interface that carries the underlay, its address, and the address that peers know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,22 +61,49 @@ impl Underlay {
 /// The uplink as it was asked for, and as it was found last.
 #[derive(Clone, Debug)]
 pub struct UplinkWatch {
-    /// What the operator asked for, without the answer to `can_reach`.
-    pub request: UplinkRequest,
-    /// `--iface-can-reach`.
-    pub can_reach: Option<IpAddr>,
     /// What it led to.
     pub uplink: Uplink,
+    /// What the operator asked for, without the answer to `can_reach`.
+    request: UplinkRequest,
+    /// `--iface-can-reach`.
+    can_reach: Option<IpAddr>,
+    /// What would take the place of our address, and since when it has been there without ours.
+    next: Option<(IfIndex, Ipv4Addr, Instant)>,
+    /// The address that we left for another, and when.
+    left: Option<(Ipv4Addr, Instant)>,
 }
 
 impl UplinkWatch {
+    /// Follows `uplink`, which the request led to.
+    #[must_use]
+    pub fn new(request: UplinkRequest, can_reach: Option<IpAddr>, uplink: Uplink) -> Self {
+        Self {
+            uplink,
+            request,
+            can_reach,
+            next: None,
+            left: None,
+        }
+    }
+
+    /// When to look again even if nothing is heard: an address will have been there for long enough.
+    /// Never at once: while the host cannot be read that would be again and again.
+    #[must_use]
+    pub fn due(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let (.., since) = self.next?;
+        let at = since + PATIENCE;
+        Some(if at > now { at } else { now + PATIENCE })
+    }
+
     /// Looks again: an interface that was made anew, or whose MTU or address changed, is followed.
-    /// `Err` says what cannot be; the last uplink then stays.
+    /// `Err` says what cannot be, or not yet; the last uplink then stays.
     pub async fn look(
         &mut self,
         host: &ObservedHost,
         netlink: &impl Netlink,
     ) -> Result<(), String> {
+        let next = self.next.take();
         let request = with_route(&self.request, self.can_reach, netlink)
             .await
             .map_err(|error| error.to_string())?;
@@ -74,49 +111,78 @@ impl UplinkWatch {
             Some(request) => uplink::choose(host, request).map_err(|error| error.to_string()),
             None => Err("no route leads to the address of --iface-can-reach".to_owned()),
         };
+        self.left = self.left.filter(|(_, at)| at.elapsed() < RETURNS);
+        if let Some(back) = self.left.and_then(|(left, _)| self.here(host, left)) {
+            self.left = None;
+            self.follow(back);
+            return Ok(());
+        }
+        let address = self.uplink.address;
         match found {
-            Ok(found) if found.public_ip == self.uplink.public_ip => {
+            Ok(found) if found.address == address => {
                 self.follow(found);
                 Ok(())
             }
             // What other interfaces do, a VPN with a default route for one, is no matter while
             // ours has its address.
-            other => match (self.unmoved(host).cloned(), other) {
-                (Some(link), _) => {
-                    self.follow(Uplink {
-                        mtu: link.mtu,
-                        ..self.uplink.clone()
-                    });
+            other => match (self.here(host, address), other) {
+                (Some(ours), _) => {
+                    self.follow(ours);
                     Ok(())
                 }
-                (None, other) => self.move_on(host, other),
+                (None, other) => self.move_on(host, other, next),
             },
         }
     }
 
-    /// Our address is gone. Another one of the same interface takes its place, and the other nodes
-    /// are told; whether another interface is meant to is for the operator to say: one that is down
-    /// for a moment comes back.
+    /// Our address is gone. Another one of the same interface takes its place when it stays, and the
+    /// other nodes are told; whether another interface is meant to is for the operator to say: one
+    /// that is down for a moment comes back.
     fn move_on(
         &mut self,
         host: &ObservedHost,
         found: Result<Uplink, String>,
+        next: Option<(IfIndex, Ipv4Addr, Instant)>,
     ) -> Result<(), String> {
         let Uplink { name, address, .. } = &self.uplink;
-        let same = match found {
-            Ok(found) if found.name == *name => Ok(found),
+        let found = match found {
+            Ok(found) if found.name == *name => found,
             // The default route goes with the address, and comes back after it.
             other => match (self.readdressed(host), other) {
-                (Some(found), _) => Ok(found),
-                (None, Ok(found)) => Err(format!(
-                    "{name} has lost {address}, and the way leads by {} ({}) now: restart weft to \
-                     move there",
-                    found.name, found.address
-                )),
-                (None, Err(why)) => Err(format!("{name} is gone, or has lost {address}: {why}")),
+                (Some(found), _) => found,
+                (None, Ok(found)) => {
+                    return Err(format!(
+                        "{name} has lost {address}, and the way leads by {} ({}) now: restart weft \
+                         to move there",
+                        found.name, found.address
+                    ));
+                }
+                (None, Err(why)) => {
+                    return Err(format!("{name} is gone, or has lost {address}: {why}"));
+                }
             },
         };
-        self.follow(same?);
+        // What a host gives itself where nobody gives it one is reached from nowhere else.
+        if found.address.is_link_local() {
+            return Err(format!(
+                "{name} has lost {address}, and {} is link-local",
+                found.address
+            ));
+        }
+        let now = Instant::now();
+        let since = next
+            .filter(|(link, next, _)| (*link, *next) == (found.link, found.address))
+            .map_or(now, |(.., since)| since);
+        if now < since + PATIENCE {
+            self.next = Some((found.link, found.address, since));
+            return Err(format!(
+                "{name} has lost {address}: {} takes its place if it stays",
+                found.address
+            ));
+        }
+        // Of more than one it is the first that comes back: where it all began.
+        self.left.get_or_insert((*address, now));
+        self.follow(found);
         Ok(())
     }
 
@@ -143,15 +209,24 @@ impl UplinkWatch {
         }
     }
 
-    /// Our link, if it is still there with our address.
-    fn unmoved<'host>(&self, host: &'host ObservedHost) -> Option<&'host Link> {
-        let Uplink { link, address, .. } = self.uplink;
+    /// Our interface, made anew or not, if it has this address.
+    fn here(&self, host: &ObservedHost, address: Ipv4Addr) -> Option<Uplink> {
+        let ours = |index: &IfIndex| {
+            let link = host.links.get(index)?;
+            (*index == self.uplink.link || link.name == self.uplink.name).then_some(link)
+        };
         let owns = |net: &IpNet| net.addr() == IpAddr::V4(address);
-        host.addresses
-            .iter()
-            .any(|(owner, net)| *owner == link && owns(net))
-            .then(|| host.links.get(&link))
-            .flatten()
+        let mut owners = host.addresses.iter().filter(|(_, net)| owns(net));
+        let link = owners.find_map(|(owner, _)| ours(owner))?;
+        Some(Uplink {
+            link: link.index,
+            name: link.name.clone(),
+            mtu: link.mtu,
+            address,
+            public_ip: self.request.public_ip.unwrap_or(address),
+            ethernet: link.ethernet,
+            mac: link.mac,
+        })
     }
 }
 

@@ -75,6 +75,7 @@ impl World {
         allow.rules = Some(read);
         let (held, own_lease) = watch::channel(OwnLease::Held);
         let (networks, followed) = watch::channel(NetworkConfig::parse(config).unwrap());
+        let uplink = choose(&host.observe().await.unwrap(), &request).unwrap();
         let reconciler = Reconciler {
             netlink: host.clone(),
             datapath: Some(Arc::clone(&datapath)),
@@ -82,11 +83,7 @@ impl World {
             own: subnet(OWN),
             own_lease,
             vtep_mac: mac(OWN),
-            uplink: UplinkWatch {
-                uplink: choose(&host.observe().await.unwrap(), &request).unwrap(),
-                request,
-                can_reach: None,
-            },
+            uplink: UplinkWatch::new(request, None, uplink),
             sysctls: Sysctls::below(root.path()),
             kernel: KernelDefaults {
                 ports: (32768, 60999),
