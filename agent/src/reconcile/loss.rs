@@ -22,6 +22,9 @@ use crate::model::{
 };
 
 pub mod earlier;
+mod kept;
+
+use self::kept::{Kept, KeptLeases};
 
 /// So many peers that are gone at once may be chance; more, and most of all, are not.
 const FEW: usize = 1;
@@ -34,25 +37,10 @@ pub struct Ledger {
     grace: Duration,
     /// What the loop believes, kept leases included.
     believed: BTreeMap<Subnet, Lease>,
-    /// Leases that are kept.
-    kept: BTreeMap<Subnet, Kept>,
+    /// Leases that are kept. They are believed.
+    kept: KeptLeases,
     cluster: u64,
     seen: Option<Revision>,
-}
-
-/// What is kept although the store has it no more.
-#[derive(Debug)]
-struct Kept {
-    until: Instant,
-    /// The keys whose end was not told; none where a listing lacked it.
-    keys: Vec<String>,
-}
-
-impl Kept {
-    const fn until(until: Instant) -> Self {
-        let keys = Vec::new();
-        Self { until, keys }
-    }
 }
 
 /// A ledger that outlives those who write in it, one after the other.
@@ -81,7 +69,7 @@ impl Ledger {
             own: None,
             grace,
             believed: BTreeMap::new(),
-            kept: BTreeMap::new(),
+            kept: KeptLeases::new(),
             cluster: 0,
             seen: None,
         }
@@ -133,30 +121,19 @@ impl Ledger {
         if self.seen.is_none() || self.doubt(&listed).is_some() {
             let until = now + self.grace;
             let lost: Vec<Subnet> = self.missing(&listed).collect();
-            for subnet in lost {
-                self.kept.insert(subnet, Kept::until(until));
+            for lease in lost.iter().filter_map(|subnet| self.believed.get(subnet)) {
+                self.kept.keep(lease, until);
             }
         }
         self.kept.retain(|_, kept| kept.until > now);
-        let contradicted = |lease: &Lease| {
-            let mut there = listed.leases.values();
-            there.any(|there| contradicts(there, lease))
-        };
-        let kept: Vec<Lease> = self
-            .kept
-            .keys()
-            .filter_map(|subnet| self.believed.get(subnet))
-            .filter(|lease| !contradicted(lease))
-            .cloned()
-            .collect();
+        self.kept.give_way(&listed.leases);
         // From here on they are told by the name of their subnet, whatever their keys were.
-        self.kept.retain(|subnet, held| {
-            held.keys.clear();
-            kept.iter().any(|lease| lease.subnet == *subnet)
-        });
+        self.kept.forget_keys();
+        let kept = self.kept.iter();
+        let kept = kept.filter_map(|(subnet, _)| self.believed.get(&subnet));
         listed
             .leases
-            .extend(kept.into_iter().map(|lease| (lease.subnet, lease)));
+            .extend(kept.map(|lease| (lease.subnet, lease.clone())));
         self.believed.clone_from(&listed.leases);
         self.cluster = listed.cluster;
         self.seen = Some(listed.revision);
@@ -184,13 +161,13 @@ impl Ledger {
     /// When the first kept lease's time is over.
     #[must_use]
     pub fn next_end(&self) -> Option<Instant> {
-        self.kept.values().map(|kept| kept.until).min()
+        self.kept.iter().map(|(_, kept)| kept.until).min()
     }
 
     /// Lets go of what was kept long enough.
     pub fn end(&mut self, key_of: impl Fn(Subnet) -> String, now: Instant) -> Vec<LeaseEvent> {
         let over = self.kept.iter().filter(|(_, kept)| kept.until <= now);
-        let over: Vec<Subnet> = over.map(|(subnet, _)| *subnet).collect();
+        let over: Vec<Subnet> = over.map(|(subnet, _)| subnet).collect();
         over.into_iter()
             .flat_map(|subnet| self.let_go(subnet, &key_of))
             .collect()
@@ -206,7 +183,7 @@ impl Ledger {
     fn missing<'a>(&'a self, listed: &'a Snapshot) -> impl Iterator<Item = Subnet> + 'a {
         self.believed.keys().copied().filter(|subnet| {
             !self.is_own(*subnet)
-                && !self.kept.contains_key(subnet)
+                && !self.kept.contains(*subnet)
                 && !listed.leases.contains_key(subnet)
         })
     }
@@ -261,14 +238,14 @@ impl Ledger {
                 subnet: Some(subnet),
                 ..
             } if names(key, &key_of(*subnet)) => {
-                if lost.contains(subnet) && self.believed.contains_key(subnet) {
-                    let until = now + self.grace;
-                    let kept = self.kept.entry(*subnet);
-                    let kept = kept.or_insert_with(|| Kept::until(until));
+                if lost.contains(subnet)
+                    && let Some(lease) = self.believed.get(subnet)
+                {
+                    let kept = self.kept.keep(lease, now + self.grace);
                     kept.keys.push(key.clone());
                     return;
                 }
-                self.kept.remove(subnet);
+                self.kept.remove(*subnet);
                 self.believed.remove(subnet);
             }
             LeaseEvent::Put(lease) | LeaseEvent::PutDual { lease, .. } => {
@@ -281,12 +258,7 @@ impl Ledger {
                 told.extend(ended.filter(
                     |event| matches!(event, LeaseEvent::Gone { key: ended, .. } if *ended != key),
                 ));
-                let old = self.kept.keys().filter_map(|kept| self.believed.get(kept));
-                let old: Vec<Subnet> = old
-                    .filter(|kept| contradicts(lease, kept))
-                    .map(|kept| kept.subnet)
-                    .collect();
-                for subnet in old {
+                for subnet in self.kept.contradicted_by(lease) {
                     told.extend(self.let_go(subnet, key_of));
                 }
                 self.believed.insert(lease.subnet, lease.clone());
@@ -294,7 +266,7 @@ impl Ledger {
             LeaseEvent::Reject { key, rejected, .. } => {
                 let named = |subnet: &Subnet| names(key, &key_of(*subnet));
                 if let Some(subnet) = rejected.subnet.filter(named) {
-                    self.kept.remove(&subnet);
+                    self.kept.remove(subnet);
                     self.believed.remove(&subnet);
                 }
             }
@@ -304,7 +276,7 @@ impl Ledger {
     }
 
     fn let_go(&mut self, subnet: Subnet, key_of: &impl Fn(Subnet) -> String) -> Vec<LeaseEvent> {
-        let Some(Kept { mut keys, .. }) = self.kept.remove(&subnet) else {
+        let Some(Kept { mut keys, .. }) = self.kept.remove(subnet) else {
             return Vec::new();
         };
         self.believed.remove(&subnet);
@@ -319,12 +291,6 @@ impl Ledger {
         };
         keys.into_iter().map(gone).collect()
     }
-}
-
-/// Whether a lease that is there says that a kept one is over: its addresses are taken, or its
-/// node is back with others.
-fn contradicts(there: &Lease, kept: &Lease) -> bool {
-    there.subnet.overlaps(kept.subnet) || there.attrs.public_ip == kept.attrs.public_ip
 }
 
 #[cfg(test)]
