@@ -85,7 +85,15 @@ fn our_own_changes_are_no_reason_to_look() {
         assert!(host.apply_all(&ops).await.iter().all(Result::is_ok));
         assert!(!wakes(&mut changes).await);
         host.observe().await.unwrap();
+        // Nor is anything after a removal that found nothing.
+        let gone = [
+            HostOp::DeleteTunnel(other),
+            HostOp::DeleteNeighbour(link, addr),
+        ];
+        assert!(host.apply_all(&gone).await.iter().all(Result::is_ok));
         for words in [
+            format!("bridge fdb replace {OTHER_MAC} dev flannel.1 dst 192.0.2.9 self permanent"),
+            format!("bridge fdb del {OTHER_MAC} dev flannel.1"),
             format!("bridge fdb replace {MAC} dev flannel.1 dst 192.0.2.9 self permanent"),
             format!("bridge fdb replace {MAC} dev flannel.1 dst 192.0.2.7 self permanent"),
             format!("bridge fdb del {MAC} dev flannel.1"),

@@ -49,15 +49,14 @@ impl Echoes {
 
     /// Before the change is made.
     pub(super) fn expect(&self, ops: &[HostOp]) {
-        let echo = |op: &HostOp| match op {
-            HostOp::PutTunnel(entry, vtep) => {
-                Some(Echo::Tunnel(entry.link.get(), entry.mac, *vtep))
-            }
-            HostOp::DeleteTunnel(entry) => Some(Echo::TunnelGone(entry.link.get(), entry.mac)),
-            HostOp::DeleteNeighbour(link, addr) => Some(Echo::NeighbourGone(link.get(), *addr)),
-            _ => None,
-        };
         self.awaited().extend(ops.iter().filter_map(echo));
+    }
+
+    /// The kernel said that nothing came of it: an event that looks the same is somebody else's.
+    pub(super) fn nothing(&self, op: &HostOp) {
+        if let Some(echo) = echo(op) {
+            self.awaited().remove(&echo);
+        }
     }
 
     /// What has not come until all tables are read does not come: nothing was changed by it.
@@ -84,6 +83,16 @@ impl Echoes {
     fn awaited(&self) -> MutexGuard<'_, BTreeSet<Echo>> {
         // At worst one event is taken for somebody else's.
         self.awaited.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a change will be heard as, if the kernel does not say that it is ours.
+fn echo(op: &HostOp) -> Option<Echo> {
+    match op {
+        HostOp::PutTunnel(entry, vtep) => Some(Echo::Tunnel(entry.link.get(), entry.mac, *vtep)),
+        HostOp::DeleteTunnel(entry) => Some(Echo::TunnelGone(entry.link.get(), entry.mac)),
+        HostOp::DeleteNeighbour(link, addr) => Some(Echo::NeighbourGone(link.get(), *addr)),
+        _ => None,
     }
 }
 
@@ -128,4 +137,36 @@ fn short(bytes: &[u8], at: usize) -> Option<u16> {
 fn long(bytes: &[u8], at: usize) -> Option<u32> {
     let four = bytes.get(at..at + 4)?.try_into().ok()?;
     Some(u32::from_ne_bytes(four))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::net::IfIndex;
+
+    /// What the kernel tells of a neighbour that went.
+    fn neighbour_gone(link: u32, addr: [u8; 4]) -> Vec<u8> {
+        let mut event = vec![0; HEADER + NEIGHBOUR];
+        event[4..6].copy_from_slice(&RTM_DELNEIGH.to_ne_bytes());
+        event[HEADER] = 2;
+        event[HEADER + 4..HEADER + 8].copy_from_slice(&link.to_ne_bytes());
+        event.extend(8_u16.to_ne_bytes());
+        event.extend(NDA_DST.to_ne_bytes());
+        event.extend(addr);
+        event
+    }
+
+    #[test]
+    fn nothing_is_awaited_of_a_change_that_found_nothing() {
+        let echoes = Echoes::new(77);
+        let (link, addr) = (IfIndex::try_from(5).unwrap(), [10, 1, 2, 0]);
+        let op = HostOp::DeleteNeighbour(link, addr.into());
+        let event = neighbour_gone(5, addr);
+        echoes.expect(std::slice::from_ref(&op));
+        assert!(echoes.is_ours(&event));
+        assert!(!echoes.is_ours(&event));
+        echoes.expect(std::slice::from_ref(&op));
+        echoes.nothing(&op);
+        assert!(!echoes.is_ours(&event));
+    }
 }

@@ -22,7 +22,13 @@ use rtnetlink::{proto::Connection, sys::AsyncSocket};
 use tokio::task::{JoinHandle, yield_now};
 
 pub use self::changes::Changes;
-use self::{calls::Calls, direct::Request, echoes::Echoes, nexthops::NextHops};
+use self::{
+    calls::{Calls, is},
+    direct::Request,
+    echoes::Echoes,
+    neighbours::GONE,
+    nexthops::NextHops,
+};
 use super::{
     HostOp, Netlink, NetlinkError, ObservedHost, Route, Way,
     conntrack::{self, Tracked, Tuple},
@@ -102,12 +108,30 @@ impl Rtnetlink {
             | HostOp::DeleteTunnel(_)
             | HostOp::PutRoute(_)
             | HostOp::DeleteRoute(_)
-            | HostOp::PutConnected(..) => self
-                .calls
-                .act_all(request(op).into_iter().collect())
-                .into_iter()
-                .collect(),
+            | HostOp::PutConnected(..) => {
+                let requests = request(op).into_iter().collect();
+                let answers = self.make(std::slice::from_ref(op), requests);
+                answers.into_iter().collect()
+            }
         }
+    }
+
+    /// Makes changes that take one request each.
+    fn make(&self, ops: &[HostOp], requests: Vec<Request>) -> Vec<Result<(), NetlinkError>> {
+        let mut answers = self.calls.act_all(requests);
+        for (op, answer) in ops.iter().zip(&mut answers) {
+            let Err(error) = &*answer else { continue };
+            self.echoes.nothing(op);
+            let deletes = matches!(op, HostOp::DeleteNeighbour(..) | HostOp::DeleteTunnel(_));
+            if deletes && is(error, &GONE) {
+                *answer = Ok(());
+            }
+        }
+        let plain = ops.iter().map(|op| match op {
+            HostOp::PutRoute(route) => Some(*route),
+            _ => None,
+        });
+        self.free_replaced(plain.collect(), answers)
     }
 
     /// A route that is to have a number.
@@ -287,12 +311,7 @@ impl Netlink for Rtnetlink {
             } else {
                 let (now, later) = rest.split_at(requests.len().min(rest.len()));
                 rest = later;
-                let plain = now.iter().map(|op| match op {
-                    HostOp::PutRoute(route) => Some(*route),
-                    _ => None,
-                });
-                let made = self.calls.act_all(requests);
-                answers.extend(self.free_replaced(plain.collect(), made));
+                answers.extend(self.make(now, requests));
                 yield_now().await;
             }
         }

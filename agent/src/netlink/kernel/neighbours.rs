@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// What a removal finds when there is nothing left to remove.
-const GONE: [i32; 3] = [libc::ENOENT, libc::ESRCH, libc::ENODEV];
+pub(super) const GONE: [i32; 3] = [libc::ENOENT, libc::ESRCH, libc::ENODEV];
 
 pub(super) async fn observe(calls: &Calls, host: &mut ObservedHost) -> Result<(), NetlinkError> {
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
@@ -122,12 +122,13 @@ fn created(call: String, message: NeighbourMessage) -> Request {
     }
 }
 
+/// Whether there was nothing to remove matters for the echo: [`GONE`] is for the caller to accept.
 fn deleted(call: String, message: NeighbourMessage) -> Request {
     Request {
         call,
         message: RouteNetlinkMessage::DelNeighbour(message).into(),
         flags: 0,
-        accept: &GONE,
+        accept: &[],
     }
 }
 
