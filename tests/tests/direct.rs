@@ -230,7 +230,7 @@ fn until_reached(world: &World, direct: bool) -> Result<()> {
     Ok(())
 }
 
-/// And take packets.
+/// And the load is taken.
 fn until_taken(world: &World, direct: bool) -> Result<()> {
     until_reached(world, direct)?;
     // The load brings thousands a second.
@@ -238,7 +238,9 @@ fn until_taken(world: &World, direct: bool) -> Result<()> {
     wait::until_true("packets take that way", READY, || {
         let now = world.counters()?;
         let mut hosts = now.iter().zip(&before);
-        Ok(hosts.all(|(now, before)| {
+        // At one host at least: the other may have met the load before it knew its own container, and
+        // then the stack has these flows there until they are promoted.
+        Ok(hosts.any(|(now, before)| {
             let more = |hook, reason| now.of(hook, reason) > before.of(hook, reason) + 100;
             more("from_container", "taken") && more("from_uplink", "taken")
         }))
