@@ -135,6 +135,8 @@ fn followed(stage: &Stage, index: usize) -> Result<usize> {
         wait::until_true("another member leads", LIMIT, || {
             Ok(stage.cluster.leader()? != used)
         })?;
+        // An agent may leave a member for the election.
+        return stage.member_of(index);
     }
     Ok(used)
 }
