@@ -5,13 +5,14 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::{
-    agent::{Agent, Flags},
+    agent::{Agent, Flags, READY},
     container::{Container, HostAt, add_bridge},
     dump::{Counters, Share},
     host::Host,
     kernel_host::KernelHost,
     lab::Lab,
     subnet_env::SubnetEnv,
+    wait,
 };
 
 /// Room for many hosts, in a range that no test machine uses.
@@ -180,6 +181,23 @@ impl World {
             .zip(earlier)
             .map(|(now, then)| now.since(then))
             .collect())
+    }
+
+    /// Waits until every agent's programs know its containers, which have sent something by now. On a
+    /// busy machine that takes a look or two, and a flow that begins before is the stack's.
+    pub fn until_met(&self) -> Result<()> {
+        for node in self.nodes.iter().filter(|node| node.has_programs()) {
+            wait::until_true("its containers are known", READY, || {
+                let known = node.host.endpoints()?;
+                let met = |container: &Container| {
+                    let address = container.address.to_string();
+                    known.iter().any(|end| end.address == address)
+                };
+                Ok(node.containers.iter().all(met))
+            })
+            .with_context(|| self.describe())?;
+        }
+        Ok(())
     }
 
     /// Fails unless the programs carried all but one in a hundred of what could be fast since

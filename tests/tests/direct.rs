@@ -105,6 +105,7 @@ fn nodes_on_one_wire_need_no_tunnel_until_a_gateway_is_between_them() -> Result<
     let capture = Capture::start(&first.host, "eth0")?;
     reach::ensure_all(&reach::everybody(&world, FEW)?).with_context(|| world.describe())?;
     // The first packets teach everybody who is where; the others are fast.
+    world.until_met()?;
     let before = world.counters()?;
     reach::ensure_all(&reach::everybody(&world, SOME)?).with_context(|| world.describe())?;
     world.ensure_fast(&before)?;
@@ -238,9 +239,7 @@ fn until_taken(world: &World, direct: bool) -> Result<()> {
     wait::until_true("packets take that way", READY, || {
         let now = world.counters()?;
         let mut hosts = now.iter().zip(&before);
-        // At one host at least: the other may have met the load before it knew its own container, and
-        // then the stack has these flows there until they are promoted.
-        Ok(hosts.any(|(now, before)| {
+        Ok(hosts.all(|(now, before)| {
             let more = |hook, reason| now.of(hook, reason) > before.of(hook, reason) + 100;
             more("from_container", "taken") && more("from_uplink", "taken")
         }))
@@ -260,6 +259,7 @@ fn translated_flows_stay_whole_and_no_switch_of_the_config_loses_a_packet() -> R
         rules::masquerade(&node.host, node.env.subnet, BRIDGE)?;
     }
     reach::ensure_all(&reach::everybody(&world, FEW)?).with_context(|| world.describe())?;
+    world.until_met()?;
     ask(&world)?;
 
     let (a, b) = world.pair()?;
