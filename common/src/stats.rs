@@ -173,6 +173,12 @@ macro_rules! hooks {
             pub const fn name(self) -> &'static str {
                 match self { $(Hook::$variant => $name),+ }
             }
+
+            /// The hook whose program has that name.
+            #[must_use]
+            pub fn named(name: &str) -> Option<Self> {
+                match name { $($name => Some(Hook::$variant),)+ _ => None }
+            }
         }
     };
 }
@@ -188,7 +194,7 @@ hooks! {
     FromOverlay = 3, "from_overlay";
     /// Egress of a bridge port: records flows.
     ToContainer = 4, "to_container";
-    /// Egress of `flannel.<VNI>`: records flows.
+    /// Egress of `flannel.<VNI>`, and of the uplink with `DirectRouting`: records flows.
     ToOverlay = 5, "to_overlay";
 }
 

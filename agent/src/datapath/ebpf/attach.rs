@@ -145,7 +145,7 @@ impl Attacher {
                 .flat_map(|(_, chain)| chain)
                 .map(|program| program.name_as_str().unwrap_or_default().to_owned())
                 // An earlier run's programs have the names of ours.
-                .find(|name| Hook::ALL.iter().all(|hook| hook.name() != name));
+                .find(|name| Hook::named(name).is_none());
             if let Some(name) = stranger {
                 found.insert(link, format!("the program {name:?}"));
             }

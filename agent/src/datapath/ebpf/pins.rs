@@ -89,7 +89,7 @@ impl PinDir {
                 .to_str()
                 .and_then(|name| name.rsplit_once('-'))
                 .and_then(|(hook, index)| {
-                    let hook = *Hook::ALL.iter().find(|known| known.name() == hook)?;
+                    let hook = Hook::named(hook)?;
                     let index = IfIndex::try_from(index.parse::<u32>().ok()?).ok()?;
                     Some((hook, index))
                 });

@@ -159,8 +159,7 @@ const fn same(a: TcAttachType, b: TcAttachType) -> bool {
 }
 
 fn hook_of(program: &ProgramInfo) -> Option<Hook> {
-    let name = program.name_as_str()?;
-    Hook::ALL.iter().find(|hook| hook.name() == name).copied()
+    program.name_as_str().and_then(Hook::named)
 }
 
 /// The network that a program works for, by the settings it reads.

@@ -21,6 +21,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// because every change is also a wake-up to look once more.
 const DUMP_ATTEMPTS: u32 = 4;
 
+/// What a removal finds when there is nothing left to remove.
+pub(super) const GONE: [i32; 3] = [libc::ENOENT, libc::ESRCH, libc::ENODEV];
+
 /// Length of `struct nlmsghdr`, which an error repeats in front of its attributes.
 const HEADER_LEN: usize = 16;
 const NLMSGERR_ATTR_MSG: u16 = 1;

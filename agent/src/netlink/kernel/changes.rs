@@ -17,7 +17,7 @@ use rtnetlink::{
 use tokio::time::{Sleep, sleep};
 use tracing::{debug, info, warn};
 
-use super::echoes::Echoes;
+use super::echoes::{self, Echoes, RTM_DELNEIGH, RTM_NEWNEIGH};
 use crate::{
     model::net::IfIndex,
     netlink::{HostChange, NetlinkError, grow_receive_buffer},
@@ -39,11 +39,6 @@ const RECEIVE_BUFFER: usize = 4 << 20;
 
 /// Only the beginning of an event is read: what does not fit is cut off.
 const EVENT_LEN: usize = 64;
-
-const RTM_NEWNEIGH: u16 = 28;
-const RTM_DELNEIGH: u16 = 29;
-/// Where `struct ndmsg` has the link, behind the header.
-const NDM_IFINDEX: std::ops::Range<usize> = 20..24;
 
 /// Events that are taken as one change, so that a storm cannot keep the consumer out.
 const BURST: usize = 4096;
@@ -167,12 +162,10 @@ impl<S: Events + Unpin> Stream for Changes<S> {
 
 /// The link whose neighbour an event is about; `None` where it is about something else.
 fn link_of(event: &[u8]) -> Option<IfIndex> {
-    let kind = event.get(4..6)?.try_into().ok().map(u16::from_ne_bytes)?;
-    if !matches!(kind, RTM_NEWNEIGH | RTM_DELNEIGH) {
+    if !matches!(echoes::kind_of(event)?, RTM_NEWNEIGH | RTM_DELNEIGH) {
         return None;
     }
-    let link = event.get(NDM_IFINDEX)?.try_into().ok();
-    IfIndex::try_from(link.map(u32::from_ne_bytes)?).ok()
+    IfIndex::try_from(echoes::link_of(event)?).ok()
 }
 
 fn join(before: Option<HostChange>, link: Option<IfIndex>) -> HostChange {

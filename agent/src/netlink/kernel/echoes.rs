@@ -10,18 +10,23 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use crate::{model::net::Mac, netlink::HostOp};
+use crate::{
+    model::net::Mac,
+    netlink::{HostOp, raw},
+};
 
 const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
-const RTM_NEWNEIGH: u16 = 28;
-const RTM_DELNEIGH: u16 = 29;
+pub(super) const RTM_NEWNEIGH: u16 = 28;
+pub(super) const RTM_DELNEIGH: u16 = 29;
 const NDA_DST: u16 = 1;
 const NDA_LLADDR: u16 = 2;
 const AF_BRIDGE: u8 = 7;
 /// Of the header of a message, and of `struct ndmsg`.
 const HEADER: usize = 16;
 const NEIGHBOUR: usize = 12;
+/// Where the latter has the link.
+const NDM_IFINDEX: usize = HEADER + 4;
 
 /// What we await.
 #[derive(Debug)]
@@ -66,7 +71,7 @@ impl Echoes {
 
     /// Whether an event, or its beginning, is about a change of ours.
     pub(super) fn is_ours(&self, event: &[u8]) -> bool {
-        let (Some(kind), Some(asked)) = (short(event, 4), long(event, 12)) else {
+        let (Some(kind), Some(asked)) = (kind_of(event), long(event, 12)) else {
             return false;
         };
         match kind {
@@ -96,23 +101,27 @@ fn echo(op: &HostOp) -> Option<Echo> {
     }
 }
 
+/// What an event is about (`RTM_*`).
+pub(super) fn kind_of(event: &[u8]) -> Option<u16> {
+    short(event, 4)
+}
+
+/// The link of a neighbour's event.
+pub(super) fn link_of(event: &[u8]) -> Option<u32> {
+    long(event, NDM_IFINDEX)
+}
+
 /// What a neighbour's event says.
 fn read(event: &[u8], new: bool) -> Option<Echo> {
     let tunnel = *event.get(HEADER)? == AF_BRIDGE;
-    let link = long(event, HEADER + 4)?;
+    let link = link_of(event)?;
     let (mut address, mut mac) = (None, None);
-    let mut rest = event.get(HEADER + NEIGHBOUR..)?;
-    while let (Some(length), Some(kind)) = (short(rest, 0), short(rest, 2)) {
-        let length = usize::from(length);
-        let Some(value) = rest.get(4..length) else {
-            break;
-        };
+    for (kind, value) in raw::attributes(event.get(HEADER + NEIGHBOUR..)?) {
         match kind {
             NDA_DST => address = ip(value),
             NDA_LLADDR => mac = value.try_into().ok().map(Mac),
             _ => {}
         }
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
     match (tunnel, new) {
         (true, true) => Some(Echo::Tunnel(link, mac?, address?)),

@@ -95,9 +95,7 @@ fn is_ours(message: &TcMessage) -> bool {
             return false;
         };
         options.iter().any(|option| match option {
-            TcOption::Bpf(TcFilterBpfOption::ProgName(name)) => {
-                Hook::ALL.iter().any(|hook| hook.name() == name)
-            }
+            TcOption::Bpf(TcFilterBpfOption::ProgName(name)) => Hook::named(name).is_some(),
             _ => false,
         })
     })

@@ -23,10 +23,9 @@ use tokio::task::{JoinHandle, yield_now};
 
 pub use self::changes::Changes;
 use self::{
-    calls::{Calls, is},
+    calls::{Calls, GONE, is},
     direct::Request,
     echoes::Echoes,
-    neighbours::GONE,
     nexthops::NextHops,
 };
 use super::{

@@ -13,7 +13,7 @@ use netlink_packet_route::{
 };
 
 use super::{
-    calls::{Calls, accept, is},
+    calls::{Calls, GONE, accept, is},
     direct::Request,
 };
 use crate::{
@@ -22,9 +22,6 @@ use crate::{
         BridgeEntry, LinkKind, Neighbour, NeighbourState, NetlinkError, ObservedHost, TunnelEntry,
     },
 };
-
-/// What a removal finds when there is nothing left to remove.
-pub(super) const GONE: [i32; 3] = [libc::ENOENT, libc::ESRCH, libc::ENODEV];
 
 pub(super) async fn observe(calls: &Calls, host: &mut ObservedHost) -> Result<(), NetlinkError> {
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {

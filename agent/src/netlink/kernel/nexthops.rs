@@ -18,6 +18,7 @@ use netlink_packet_route::{
 };
 
 use super::{
+    calls::GONE,
     direct::{Message, Request},
     routes,
 };
@@ -180,7 +181,7 @@ fn gone(call: String, message: Message) -> Request {
         call,
         message,
         flags: 0,
-        accept: &[libc::ESRCH, libc::ENOENT, libc::ENODEV],
+        accept: &GONE,
     }
 }
 

@@ -16,7 +16,7 @@ use netlink_packet_route::{
 };
 
 use super::{
-    calls::{Calls, accept, is},
+    calls::{Calls, GONE, accept, is},
     direct::Request,
     links,
     nexthops::is_numbered,
@@ -87,7 +87,7 @@ pub(super) fn delete(call: String, route: &Route) -> Request {
         call,
         message: RouteNetlinkMessage::DelRoute(gone(route)).into(),
         flags: 0,
-        accept: &[libc::ESRCH, libc::ENOENT, libc::ENODEV],
+        accept: &GONE,
     }
 }
 

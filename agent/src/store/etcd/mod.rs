@@ -111,16 +111,8 @@ impl EtcdStore {
     /// A watch goes on whatever becomes of our user, its role or a certificate: who is not let in
     /// any more would learn of it when the lease is to be renewed, hours later.
     async fn knock(&self) -> Result<(), String> {
-        let prefix = &self.keys.leases();
-        let asked = self.link.call(|client| async move {
-            let one = GetOptions::new()
-                .with_prefix()
-                .with_limit(1)
-                .with_keys_only();
-            client.kv_client().get(prefix.as_str(), Some(one)).await
-        });
-        let asked = asked.await.map(drop);
-        asked.map_err(|failure| self.link.error(failure).to_string())
+        let asked = watch::ask(&self.link, &self.keys.leases()).await;
+        asked.map(drop).map_err(|error| error.to_string())
     }
 
     async fn get(&self, key: &str) -> Result<Option<Raw>, StoreError> {

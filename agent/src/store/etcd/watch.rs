@@ -2,7 +2,9 @@
 
 use std::{collections::VecDeque, pin::Pin, sync::Arc};
 
-use etcd_client::{Event, GetOptions, ResponseHeader, WatchOptions, WatchResponse, WatchStream};
+use etcd_client::{
+    Event, GetOptions, GetResponse, ResponseHeader, WatchOptions, WatchResponse, WatchStream,
+};
 use futures::{Stream, stream};
 use tokio::time::timeout;
 
@@ -83,6 +85,11 @@ pub(super) async fn open(
 /// told afterwards that this one has run out; a call gets a new one. And what is to be followed
 /// must still be there: the same store, and not thrown back.
 async fn ask_first(link: &Arc<Link>, prefix: &str, after: Position) -> Result<(), StoreError> {
+    ensure_there(ask(link, prefix).await?.header(), after)
+}
+
+/// The smallest call that asks for what the leases' readers need.
+pub(super) async fn ask(link: &Link, prefix: &str) -> Result<GetResponse, StoreError> {
     let asked = link.call(|client| async move {
         let one = GetOptions::new()
             .with_prefix()
@@ -90,8 +97,7 @@ async fn ask_first(link: &Arc<Link>, prefix: &str, after: Position) -> Result<()
             .with_keys_only();
         client.kv_client().get(prefix, Some(one)).await
     });
-    let asked = asked.await.map_err(|failure| link.error(failure))?;
-    ensure_there(asked.header(), after)
+    asked.await.map_err(|failure| link.error(failure))
 }
 
 /// Fails if who answers has no such place in its history. That the agent has read this store
