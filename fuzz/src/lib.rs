@@ -56,6 +56,14 @@ pub const TARGETS: &[Target] = &[
         run: netlink::raw,
     },
     Target {
+        name: "events",
+        run: netlink::events,
+    },
+    Target {
+        name: "echoes",
+        run: netlink::echoes,
+    },
+    Target {
         name: "filters",
         run: netlink::filters,
     },

@@ -1,10 +1,23 @@
-//! What the kernel answers by netlink, as bytes.
+//! What the kernel says by netlink, and what comes by a raw socket, as bytes.
 
-use weft::netlink::{clsact, conntrack, fuzzing, xfrm};
+use weft::{
+    netlink::{clsact, conntrack, fuzzing, kernel, xfrm},
+    paths,
+};
 
 /// Messages and attributes in general.
 pub(crate) fn raw(input: &[u8]) {
     fuzzing::take_apart(input);
+}
+
+/// The beginnings of events.
+pub(crate) fn events(input: &[u8]) {
+    kernel::read_any(input);
+}
+
+/// Packets that a raw socket hears.
+pub(crate) fn echoes(input: &[u8]) {
+    paths::read_any(input);
 }
 
 /// Rows about filters.

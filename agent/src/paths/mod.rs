@@ -24,6 +24,7 @@ use weft_common::{
     wire::OVERHEAD,
 };
 
+pub use self::echo::read_any;
 use self::{echo::Echoes, search::Search};
 use crate::{
     datapath::{

@@ -160,6 +160,12 @@ impl<S: Events + Unpin> Stream for Changes<S> {
     }
 }
 
+/// Reads an event, whatever it holds: for the fuzzer.
+pub fn read_any(event: &[u8]) {
+    let _ = link_of(event);
+    let _ = Echoes::new(0).is_ours(event);
+}
+
 /// The link whose neighbour an event is about; `None` where it is about something else.
 fn link_of(event: &[u8]) -> Option<IfIndex> {
     if !matches!(echoes::kind_of(event)?, RTM_NEWNEIGH | RTM_DELNEIGH) {

@@ -21,7 +21,7 @@ use std::{
 use rtnetlink::{proto::Connection, sys::AsyncSocket};
 use tokio::task::{JoinHandle, yield_now};
 
-pub use self::changes::Changes;
+pub use self::changes::{Changes, read_any};
 use self::{
     calls::{Calls, GONE, is},
     direct::Request,
