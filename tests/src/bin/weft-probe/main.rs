@@ -6,6 +6,7 @@ mod brief;
 mod capture;
 mod datagrams;
 mod frames;
+mod gateway;
 mod hash;
 mod hooks;
 mod input;

@@ -1,16 +1,12 @@
 //! Writes many etcd keys at the same time: puts in transactions, a connection each, and deletions in
 //! revisions of their own, as leases end. All connections stand before the first request is sent.
 
-use std::{
-    io::{BufRead as _, BufReader, Write as _},
-    net::{SocketAddrV4, TcpStream},
-    thread,
-};
+use std::{io::BufRead as _, net::SocketAddrV4, thread};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use serde_json::{Value, json};
 
-use crate::revisions::{PATIENCE, answer, base64};
+use crate::gateway::{Gateway, encoded};
 
 /// What etcd takes in one transaction.
 const MOST: usize = 128;
@@ -23,7 +19,6 @@ pub(crate) fn run(to: SocketAddrV4) -> Result<Value> {
     for line in std::io::stdin().lock().lines() {
         let line = line.context("read what to write")?;
         let mut words = line.splitn(3, ' ');
-        let encoded = |text: &str| base64(text.as_bytes());
         match (words.next(), words.next(), words.next()) {
             (Some("put"), Some(key), Some(value)) => puts.push(json!({
                 "request_put": { "key": encoded(key), "value": encoded(value) }
@@ -38,7 +33,7 @@ pub(crate) fn run(to: SocketAddrV4) -> Result<Value> {
         .chunks(MOST)
         .map(|some| vec![json!({ "success": some })]);
     let gone = gone.chunks(EACH).map(<[Value]>::to_vec);
-    let ready = puts.chain(gone).map(|bodies| Writer::new(to, &bodies));
+    let ready = puts.chain(gone).map(|requests| Writer::new(to, requests));
     let ready = ready.collect::<Result<Vec<_>>>()?;
     let revisions = thread::scope(|scope| {
         let sent: Vec<_> = ready
@@ -57,35 +52,21 @@ pub(crate) fn run(to: SocketAddrV4) -> Result<Value> {
 
 /// A connection, and what it asks for one after the other.
 struct Writer {
-    stream: TcpStream,
-    requests: Vec<String>,
+    gateway: Gateway,
+    requests: Vec<Value>,
 }
 
 impl Writer {
-    fn new(to: SocketAddrV4, bodies: &[Value]) -> Result<Self> {
-        let stream = TcpStream::connect(to).with_context(|| format!("connect to {to}"))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_nodelay(true)?;
-        let request = |body: &Value| {
-            let body = body.to_string();
-            let length = body.len();
-            format!(
-                "POST /v3/kv/txn HTTP/1.1\r\nHost: {to}\r\nContent-Length: {length}\r\n\r\n{body}"
-            )
-        };
-        let requests = bodies.iter().map(request).collect();
-        Ok(Self { stream, requests })
+    fn new(to: SocketAddrV4, requests: Vec<Value>) -> Result<Self> {
+        let gateway = Gateway::open(to)?;
+        Ok(Self { gateway, requests })
     }
 
     /// The revision of the last request.
     fn write(self) -> Result<i64> {
-        let mut to = self.stream.try_clone()?;
-        let mut from = BufReader::new(self.stream);
         let mut revision = None;
-        for request in self.requests {
-            to.write_all(request.as_bytes()).context("ask")?;
-            let body = answer(&mut from)?;
-            let said: Value = serde_json::from_slice(&body).context("etcd's JSON")?;
+        for request in &self.requests {
+            let said = self.gateway.ask("kv/txn", request)?;
             // 64 bits are strings in it.
             let text = said.pointer("/header/revision").and_then(Value::as_str);
             revision = Some(text.context("a revision")?.parse().context("a revision")?);
