@@ -102,7 +102,8 @@ pub fn try_pair(from: &dyn Place, to: &dyn Place, effort: Effort) -> Result<Reac
     })
 }
 
-/// Every container with every container of another host, in both directions.
+/// Every container with every container of another host, in both directions; every agent knows its
+/// own afterwards.
 pub fn everybody(world: &World, effort: Effort) -> Result<Vec<Reached>> {
     let mut all = Vec::new();
     for (number, from) in world.nodes.iter().enumerate() {
@@ -121,6 +122,7 @@ pub fn everybody(world: &World, effort: Effort) -> Result<Vec<Reached>> {
             }
         }
     }
+    world.until_met()?;
     Ok(all)
 }
 

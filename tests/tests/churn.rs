@@ -92,6 +92,7 @@ fn a_container_is_replaced_under_its_address() -> Result<()> {
         let (a, b) = twins.pair(side)?;
         ensure!(reach::try_pair(a, b, FEW)?.complete(), "{side:?}");
     }
+    twins.world.until_met()?;
     for side in Side::BOTH {
         let (took, heard) = replace(&mut twins, side)?;
         println!("{side:?}: after {took:?} {heard:?}");
@@ -113,6 +114,7 @@ fn a_container_changes_its_mac() -> Result<()> {
         // It tells its neighbours, as whoever changes a MAC with intent does.
         b.ns.sysctl("net/ipv4/conf/eth0/arp_notify", "1")?;
     }
+    twins.world.until_met()?;
     let start = |side| {
         let (a, b) = twins.pair(side)?;
         Load::start(a, b, Duration::from_secs(3))

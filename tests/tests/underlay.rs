@@ -59,6 +59,7 @@ impl Routed {
             let (a, b) = routed.twins.pair(side)?;
             ensure!(reach::try_pair(a, b, FEW)?.complete(), "{side:?}");
         }
+        routed.twins.world.until_met()?;
         Ok(routed)
     }
 

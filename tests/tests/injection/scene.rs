@@ -88,6 +88,7 @@ impl Scene {
             let met = reach::try_pair(near, peer.container(0)?, effort)?;
             reach::ensure_all(&[met])?;
         }
+        world.until_met()?;
         let third = third(&world, &victim.host)?;
         let (switch, host) = (&world.lab.switch, &victim.host);
         let link = Link {

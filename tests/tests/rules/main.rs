@@ -60,6 +60,8 @@ struct Case {
 #[test]
 fn what_is_done_to_a_host_means_the_same() -> Result<()> {
     let twins = Twins::start("rules", 1)?;
+    ensure_passing(&twins)?;
+    twins.world.until_met()?;
     let tables = [
         allowed::CASES,
         filters::CASES,

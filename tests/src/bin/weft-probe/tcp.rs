@@ -20,6 +20,9 @@ use crate::{
 
 const BLOCK: usize = 64 * 1024;
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The sink keeps a connection open for so long after its answer: what it says of segments that it
+/// had already may come later, and a closed socket does not count that.
+const LINGER: Duration = Duration::from_millis(300);
 
 /// Serves until killed, one thread a connection.
 pub(crate) fn sink(bind: SocketAddrV4) -> Result<()> {
@@ -39,7 +42,9 @@ pub(crate) fn sink(bind: SocketAddrV4) -> Result<()> {
             bytes,
             hash: hash.value(),
         })?;
-        writeln!(stream, "{answer}").context("answer the sender")
+        writeln!(stream, "{answer}").context("answer the sender")?;
+        thread::sleep(LINGER);
+        Ok(())
     })
 }
 
@@ -89,16 +94,30 @@ pub(crate) fn send(options: &TcpOptions) -> Result<Tcp> {
         .read_line(&mut answer)
         .context("read the sink's answer")?;
     let sink: TcpSink = serde_json::from_str(&answer).context("parse the sink's answer")?;
-    let again = sys::sent_again(&stream).context("read TCP_INFO")?;
+    let took = start.elapsed();
+    let again = sent_again(&stream)?;
     Ok(Tcp {
         sent,
         received: sink.bytes,
         equal: sink.hash == hash.value(),
         retransmits: again.all,
         needless: again.needless,
-        milliseconds: millis(start.elapsed()),
+        milliseconds: millis(took),
         longest_stall_ms: millis(longest),
     })
+}
+
+/// What was sent again, once the other end has said of all of it that it was needless, or has had
+/// the time to.
+fn sent_again(stream: &TcpStream) -> Result<sys::SentAgain> {
+    let until = Instant::now() + LINGER / 2;
+    loop {
+        let again = sys::sent_again(stream).context("read TCP_INFO")?;
+        if again.all <= again.needless || Instant::now() >= until {
+            return Ok(again);
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Hands a file's pages to the socket: the segments' data lies in pieces of memory elsewhere.
