@@ -2,6 +2,7 @@
 //! writing when a second node believes to be us.
 
 use std::{
+    collections::BTreeSet,
     net::IpAddr,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -97,6 +98,7 @@ impl<S: LeaseStore, C: Clock> Renewal<S, C> {
         let mut hold = Hold {
             store,
             published: lease.clone(),
+            former: BTreeSet::new(),
             lease,
             found_other,
             silent: false,
@@ -107,7 +109,7 @@ impl<S: LeaseStore, C: Clock> Renewal<S, C> {
             tokio::select! {
                 () = due(&mut keeper, &clock) => {}
                 () = bell.notified() => {}
-                new = changed(&mut address) => hold.published.attrs.public_ip = new,
+                new = changed(&mut address) => hold.move_to(new),
             }
             let asked = clock.now();
             match hold.attempt().await {
@@ -146,6 +148,9 @@ struct Hold<S> {
     store: Arc<S>,
     /// What we want the record to say.
     published: Lease,
+    /// Addresses that our record has named: by a write that was not answered, or in data of an older
+    /// day, it may name one of them still.
+    former: BTreeSet<IpAddr>,
     /// The record that is kept alive.
     lease: Lease,
     found_other: bool,
@@ -157,6 +162,12 @@ struct Hold<S> {
 }
 
 impl<S: LeaseStore> Hold<S> {
+    fn move_to(&mut self, new: IpAddr) {
+        let old = std::mem::replace(&mut self.published.attrs.public_ip, new);
+        self.former.insert(old);
+        self.former.remove(&new);
+    }
+
     /// Renews, and takes again what is lost. `Err` is a reason to try again soon.
     async fn attempt(&mut self) -> Result<(), String> {
         match self.confirm().await {
@@ -176,10 +187,12 @@ impl<S: LeaseStore> Hold<S> {
                 if !self.now.is_lost() {
                     warn!(%subnet, why, "our lease is lost: taking it again");
                 }
-                let retaken = self.store.retake(&self.published, OnTwin::Leave).await;
-                match retaken {
+                match self.retake().await {
                     Ok(Retaken::Twin(twin)) => self.meet(twin).await,
-                    other => self.settle(other),
+                    other => {
+                        self.settle(other)?;
+                        self.name_us().await.map_err(|error| error.to_string())
+                    }
                 }
             }
             Err(error) => {
@@ -197,9 +210,34 @@ impl<S: LeaseStore> Hold<S> {
     /// Renews the record, or writes it where our address is another now. A second node's stays as it
     /// is.
     async fn confirm(&mut self) -> Result<(), StoreError> {
-        let Lease { subnet, attrs, .. } = &self.published;
-        if self.lease.attrs == *attrs || matches!(self.now, OwnLease::Conflict(_)) {
+        let is_named = self.lease.attrs == self.published.attrs;
+        if is_named || matches!(self.now, OwnLease::Conflict(_)) {
             return self.store.renew(&self.lease).await;
+        }
+        self.name_us().await
+    }
+
+    /// Takes the subnet again. A record with our MAC and an address that we had is ours, too.
+    async fn retake(&self) -> Result<Retaken, StoreError> {
+        let judged = self.store.retake(&self.published, OnTwin::Leave).await?;
+        if matches!(judged, Retaken::Taken { .. }) {
+            for address in &self.former {
+                let mut before = self.published.clone();
+                before.attrs.public_ip = *address;
+                let ours = self.store.retake(&before, OnTwin::Leave).await?;
+                if matches!(ours, Retaken::Held(_)) {
+                    return Ok(ours);
+                }
+            }
+        }
+        Ok(judged)
+    }
+
+    /// Writes our address where the record names another.
+    async fn name_us(&mut self) -> Result<(), StoreError> {
+        let Lease { subnet, attrs, .. } = &self.published;
+        if self.lease.attrs == *attrs {
+            return Ok(());
         }
         self.lease = self.store.republish(&self.lease, attrs).await?;
         info!(%subnet, address = %attrs.public_ip, "our record names our new address");

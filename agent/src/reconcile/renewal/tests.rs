@@ -381,3 +381,39 @@ async fn a_new_address_takes_nothing_from_others() {
     while !lost(&world.next().await) {}
     assert_eq!(world.value(), OTHER);
 }
+
+/// Our record as a write leaves it that nobody answered.
+fn named(world: &World, address: &str, mac: &str) {
+    let (_, lease) = world.store.get_raw(&world.key).expect("the key");
+    let value = format!(
+        r#"{{"PublicIP":"{address}","PublicIPv6":null,"BackendType":"vxlan","BackendData":{{"VNI":1,"VtepMAC":"{mac}"}}}}"#
+    );
+    world.store.put_raw(&world.key, value.as_bytes(), lease);
+}
+
+#[tokio::test(start_paused = true)]
+async fn our_record_under_an_address_that_we_had_is_ours() {
+    let ours = "02:00:00:00:00:01";
+    let mut world = World::new().await;
+    // It was written, nobody said so, and the address was left again before anybody looked.
+    world.silent(1);
+    world.address.send_replace("192.0.2.8".parse().unwrap());
+    assert_eq!(world.next().await, OwnLease::Held);
+    named(&world, "192.0.2.8", ours);
+    world.address.send_replace("192.0.2.9".parse().unwrap());
+    assert_eq!(world.next().await, OwnLease::Held);
+    let value = String::from_utf8(world.value()).unwrap();
+    assert!(value.contains(r#""PublicIP":"192.0.2.9""#), "{value}");
+    // An older day's data, with another lease.
+    named(&world, "192.0.2.1", ours);
+    world.bell.notify_one();
+    assert_eq!(world.next().await, OwnLease::Held);
+    let value = String::from_utf8(world.value()).unwrap();
+    assert!(value.contains(r#""PublicIP":"192.0.2.9""#), "{value}");
+    // Whoever has our former address now is somebody else.
+    named(&world, "192.0.2.8", "02:00:00:00:00:77");
+    world.bell.notify_one();
+    assert!(lost(&world.next().await));
+    let value = String::from_utf8(world.value()).unwrap();
+    assert!(value.contains(r#""PublicIP":"192.0.2.8""#), "{value}");
+}
