@@ -9,7 +9,7 @@ use futures::future::join_all;
 use rand::Rng as _;
 use tokio::time::{sleep, timeout};
 
-use super::{credentials::Loaded, link::Link};
+use super::{credentials::Loaded, failure::Failure, link::Link, rotation::Fault};
 
 /// Pauses grow from about the first to about the second: what is slow under the questions of a fleet
 /// must not be kept so by them.
@@ -23,7 +23,7 @@ impl Link {
         loop {
             let spread: f64 = rand::rng().random_range(0.5..1.0);
             sleep(pause.mul_f64(spread)).await;
-            let alone = self.silent();
+            let alone = self.doubtful();
             if alone.is_empty() {
                 pause = FIRST;
                 continue;
@@ -36,16 +36,16 @@ impl Link {
             let turn = self.turn();
             let asked = alone.into_iter().map(|index| {
                 let loaded = Arc::clone(&loaded);
-                async move { self.answers(index, &loaded).await.then_some(index) }
+                async move { (index, self.answer_of(index, &loaded).await) }
             });
-            for index in join_all(asked).await.into_iter().flatten() {
-                self.forgive(index, turn);
+            for (index, answer) in join_all(asked).await {
+                self.judge_member(index, turn, answer);
             }
         }
     }
 
-    /// Whether a member answers what has to go through the cluster's leader.
-    async fn answers(&self, index: usize, loaded: &Loaded) -> bool {
+    /// Whether a member answers what has to go through the cluster's leader, or what ails it.
+    async fn answer_of(&self, index: usize, loaded: &Loaded) -> Result<(), Fault> {
         let endpoint = self.endpoint(index);
         let options = self.config().options(endpoint, loaded, self.tuning());
         let key = self.keys().config();
@@ -54,7 +54,10 @@ impl Link {
             let nothing = GetOptions::new().with_count_only();
             client.kv_client().get(key, Some(nothing)).await
         };
-        let answer = timeout(self.tuning().call, asked).await;
-        answer.is_ok_and(|answer| answer.is_ok())
+        match timeout(self.tuning().call, asked).await {
+            Ok(Ok(_answer)) => Ok(()),
+            Ok(Err(error)) if !matches!(self.judge(&error), Failure::Silent) => Err(Fault::Useless),
+            Ok(Err(_)) | Err(_) => Err(Fault::Silent),
+        }
     }
 }

@@ -97,6 +97,12 @@ pub(super) fn is_stale(why: &str) -> bool {
     STALE.iter().any(|sign| why.contains(sign))
 }
 
+/// Whether a text of the client says that the connection ended under a call. A member's end and its
+/// silence look the same then.
+pub(super) fn is_broken(why: &str) -> bool {
+    why.contains("stream closed because of a broken pipe")
+}
+
 /// The error with its causes: tonic's own text for most of them is only "transport error".
 pub(super) fn explain(error: &Error) -> String {
     let (mut text, mut cause) = match error {

@@ -181,15 +181,20 @@ impl Link {
         self.publish();
     }
 
-    /// Members that are left alone for their silence.
-    pub(super) fn silent(&self) -> Vec<usize> {
+    /// Members of which it is to be found out whether they answer.
+    pub(super) fn doubtful(&self) -> Vec<usize> {
         let active = self.active();
-        active.rotation.silent(Instant::now().into_std()).collect()
+        let now = Instant::now().into_std();
+        active.rotation.doubtful(now).collect()
     }
 
-    /// A member answered that had been left alone in that turn or before.
-    pub(super) fn forgive(&self, index: usize, turn: usize) {
-        self.active().rotation.forgive(index, turn);
+    /// A member that had been left in that turn or before was asked for itself.
+    pub(super) fn judge_member(&self, index: usize, turn: usize, answer: Result<(), Fault>) {
+        let now = Instant::now().into_std();
+        match answer {
+            Ok(()) => self.active().rotation.forgive(index, turn),
+            Err(fault) => self.active().rotation.judged(index, turn, fault, now),
+        }
         self.publish();
     }
 

@@ -15,6 +15,9 @@ pub const QUARANTINE: Duration = Duration::from_secs(30);
 pub enum Fault {
     /// It did not answer in time.
     Silent,
+    /// The connection ended under what was to go on. Whether the member was killed or is frozen shows
+    /// when it is asked again.
+    Broken,
     /// It answered, or its host did, and that was no use: refused, reset, no leader, a learner.
     Useless,
 }
@@ -95,7 +98,7 @@ impl Rotation {
         if let Some(member) = self.members.get_mut(self.at) {
             let out = match fault {
                 Fault::Silent => QUARANTINE,
-                Fault::Useless => member.backoff.next(rng),
+                Fault::Broken | Fault::Useless => member.backoff.next(rng),
             };
             member.out = Some(Out {
                 until: now + out,
@@ -117,6 +120,21 @@ impl Rotation {
         }
     }
 
+    /// A member whose connection broke was asked for itself in that turn, and this is what ails it.
+    pub fn judged(&mut self, index: usize, turn: usize, fault: Fault, now: Instant) {
+        let member = self.members.get_mut(index).filter(|_| turn == self.turn);
+        let Some(out) = member.and_then(|member| member.out.as_mut()) else {
+            return;
+        };
+        if out.fault == Fault::Broken {
+            out.fault = fault;
+            if fault == Fault::Silent {
+                out.until = now + QUARANTINE;
+                "it does not answer".clone_into(&mut out.why);
+            }
+        }
+    }
+
     /// The connection is to be made anew, to the same member.
     pub const fn renew(&mut self) {
         self.turn = self.turn.wrapping_add(1);
@@ -132,12 +150,18 @@ impl Rotation {
         })
     }
 
-    /// Those of them that did not answer. What answers uselessly is left alone for a short time anyway.
-    pub fn silent(&self, now: Instant) -> impl Iterator<Item = usize> {
+    /// Members that are to be asked for themselves: those of them that did not answer, and whose
+    /// connection broke. What answers uselessly is left alone for a short time anyway.
+    pub fn doubtful(&self, now: Instant) -> impl Iterator<Item = usize> {
         let members = self.members.iter().enumerate();
         members.filter_map(move |(index, member)| {
             let out = member.out.as_ref()?;
-            (out.until > now && out.fault == Fault::Silent).then_some(index)
+            let is_doubtful = match out.fault {
+                Fault::Silent => out.until > now,
+                Fault::Broken => true,
+                Fault::Useless => false,
+            };
+            is_doubtful.then_some(index)
         })
     }
 
@@ -205,9 +229,37 @@ mod tests {
         world.rotation.forgive(1, world.rotation.turn());
         assert_eq!(world.alone(), [0]);
         assert_eq!(world.fail(Fault::Useless), 1);
-        assert_eq!(world.rotation.silent(world.now).collect::<Vec<_>>(), [0]);
+        assert_eq!(world.rotation.doubtful(world.now).collect::<Vec<_>>(), [0]);
         world.rotation.forgive(9, world.rotation.turn());
         assert_eq!(world.alone(), [0, 2]);
+    }
+
+    #[test]
+    fn whose_connection_broke_is_silent_once_it_is_asked_in_vain() {
+        let mut world = World::new(3);
+        assert_eq!(world.fail(Fault::Broken), 1);
+        world.now += MOST;
+        assert_eq!(world.alone(), [] as [usize; 0]);
+        let doubtful =
+            |world: &World| -> Vec<usize> { world.rotation.doubtful(world.now).collect() };
+        assert_eq!(doubtful(&world), [0], "for as long as nobody has asked");
+        let turn = world.rotation.turn();
+        let judged = |world: &mut World, index, turn, fault| {
+            world.rotation.judged(index, turn, fault, world.now);
+        };
+        judged(&mut world, 0, turn.wrapping_add(1), Fault::Silent);
+        judged(&mut world, 2, turn, Fault::Silent);
+        assert_eq!(world.alone(), [] as [usize; 0]);
+        judged(&mut world, 0, turn, Fault::Silent);
+        assert_eq!(world.alone(), [0]);
+        world.now += QUARANTINE / 2;
+        judged(&mut world, 0, turn, Fault::Useless);
+        assert_eq!(world.alone(), [0], "it was judged already");
+        // One that was killed refuses, and is asked no more.
+        assert_eq!(world.fail(Fault::Broken), 2);
+        let turn = world.rotation.turn();
+        judged(&mut world, 1, turn, Fault::Useless);
+        assert_eq!(doubtful(&world), [0]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::{
     MAX_ANSWER,
-    failure::{Failure, is_stale},
+    failure::{Failure, is_broken, is_stale},
     keys::Keys,
     link::Link,
     raw,
@@ -133,6 +133,7 @@ impl Watch {
                 }
                 Ok(Ok(None)) => return None,
                 Ok(Err(error)) => match self.link.judge(&error) {
+                    Failure::Unavailable(why) if is_broken(&why) => self.leave(Fault::Broken, &why),
                     Failure::Unavailable(why) => self.failed(&why),
                     Failure::Token(why) => self.without_token(&why),
                     Failure::Silent => self.leave(Fault::Silent, "it does not answer"),
