@@ -47,6 +47,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Runs the agent.
+    #[command(args_override_self = true)]
     Run(Box<RunArgs>),
     /// Says how the agent is. Exit code 0 when it is ready, 1 when not, 3 when none answers.
     Status(StatusArgs),

@@ -7,7 +7,7 @@
 use std::{collections::BTreeSet, ffi::OsString};
 
 use clap::{
-    Command,
+    ArgAction, Command,
     error::{ContextKind, ContextValue, Error, ErrorKind},
 };
 
@@ -182,14 +182,23 @@ impl Typed {
         )
     }
 
-    /// An empty value is no value: that is how flanneld's units leave a file or an address out.
+    /// An empty value is no value: that is how flanneld's units leave a file or an address out. It
+    /// takes back one that was typed before.
     fn push(&mut self, command: &Command, name: &str, value: Option<OsString>) {
-        let has_default = command
+        let known = command
             .get_arguments()
-            .any(|arg| arg.get_long() == Some(name) && !arg.get_default_values().is_empty());
+            .find(|arg| arg.get_long() == Some(name));
+        let has_default = known.is_some_and(|arg| !arg.get_default_values().is_empty());
+        let gathers = known.is_some_and(|arg| matches!(arg.get_action(), ArgAction::Append));
         let mut word = OsString::from(format!("--{name}"));
         match value {
-            Some(value) if value.is_empty() && !has_default => return,
+            Some(value) if value.is_empty() && !has_default => {
+                let is_other = |word: &OsString| {
+                    word.to_str().and_then(flag).map(|typed| typed.0) != Some(name)
+                };
+                self.args.retain(|word| gathers || is_other(word));
+                return;
+            }
             Some(value) => {
                 word.push("=");
                 word.push(value);

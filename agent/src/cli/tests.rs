@@ -76,6 +76,42 @@ fn flannelds_defaults_are_ours() {
     assert_eq!(args.healthz_port, 0);
 }
 
+/// A unit's own options stand behind those of the distribution's.
+#[test]
+fn of_a_flag_that_is_typed_twice_the_last_counts() {
+    let args = run(
+        &[
+            "-etcd-prefix=/a",
+            "--ip-masq",
+            "-iface=eth0",
+            "-healthz-port=1",
+            "--etcd-prefix",
+            "/b",
+            "--ip-masq=false",
+            "--iface=eth1",
+            "--healthz-port=2",
+        ],
+        &[("FLANNELD_ETCD_PREFIX", "/c")],
+    );
+    let args = args.unwrap();
+    assert_eq!(args.etcd.etcd_prefix, "/b");
+    assert!(!args.ip_masq);
+    assert_eq!(args.healthz_port, 2);
+    assert_eq!(args.iface, ["eth0", "eth1"]);
+    // An empty one is none, also after one that was not.
+    let args = run(
+        &[
+            "--etcd-cafile=/ca",
+            "--public-ip=192.0.2.7",
+            "--etcd-cafile=",
+        ],
+        &[],
+    );
+    let args = args.unwrap();
+    assert_eq!(args.etcd.etcd_cafile, None);
+    assert_eq!(args.public_ip, Some([192, 0, 2, 7].into()));
+}
+
 #[test]
 fn booleans_need_an_equals_sign_to_be_given_a_value() {
     assert!(!run(&[], &[]).unwrap().ip_masq);
@@ -223,6 +259,75 @@ fn what_only_flanneld_has_is_told_by_its_name() {
         "--net-config-path=/etc/kube-flannel/net-conf.json",
     ];
     assert!(run(&nothing, &[("FLANNELD_V", "0")]).is_ok());
+}
+
+/// flanneld's own list: each is known, or refused by its name. None comes as a surprise.
+#[test]
+fn all_of_flannelds_flags_are_known_by_name_and_as_variables() {
+    let kinds: [(&[&str], &str); 7] = [
+        (
+            &["etcd-endpoints", "etcd-prefix", "iface", "iface-regex"],
+            "x",
+        ),
+        (&["etcd-keyfile", "etcd-certfile", "etcd-cafile"], "/x"),
+        (&["etcd-username", "etcd-password", "subnet-file"], "/x"),
+        (&["iface-can-reach", "public-ip", "healthz-ip"], "192.0.2.7"),
+        (
+            &[
+                "subnet-lease-renew-margin",
+                "iptables-resync",
+                "healthz-port",
+            ],
+            "0x10",
+        ),
+        (
+            &[
+                "ip-masq",
+                "ip-masq-fully-random-disable",
+                "ip-blackhole-route",
+            ],
+            "true",
+        ),
+        (&["iptables-forward-rules"], "false"),
+    ];
+    let bare = format!("{:?}", run(&[], &[]).unwrap());
+    let variable = |flag: &str| format!("FLANNELD_{}", flag.to_uppercase().replace('-', "_"));
+    for (flags, value) in kinds {
+        for flag in flags {
+            let typed = run(&[&format!("-{flag}={value}")], &[]).unwrap();
+            let set = run(&[], &[(&variable(flag), value)]).unwrap();
+            assert_ne!(format!("{typed:?}"), bare, "--{flag} changes nothing");
+            assert_eq!(format!("{typed:?}"), format!("{set:?}"), "{flag}");
+        }
+    }
+    for flag in [
+        "kube-subnet-mgr",
+        "kube-api-url",
+        "kube-annotation-prefix",
+        "kubeconfig-file",
+        "net-config-path",
+        "set-node-network-unavailable",
+        "public-ipv6",
+        "v",
+        "vmodule",
+        "log_backtrace_at",
+    ] {
+        // Truth values differ from their defaults, and so do all others.
+        let value = match flag {
+            "kube-subnet-mgr" => "true",
+            "set-node-network-unavailable" => "false",
+            _ => "5",
+        };
+        let typed = said(&[&format!("-{flag}={value}")], &[]);
+        let variable = variable(flag);
+        let set = said(&[], &[(&variable, value)]);
+        for (why, name) in [(&typed, format!("--{flag}")), (&set, variable)] {
+            assert!(
+                why.contains(&format!("`{name}` is known to flanneld")),
+                "{why}"
+            );
+        }
+    }
 }
 
 #[test]
