@@ -25,7 +25,37 @@ impl Clock for BootClock {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
+
+    /// What the machine of [`it_goes_on_in_suspend`] has slept.
+    const SLEPT: Duration = Duration::from_secs(86_400);
+    const ASLEEP: &str = "TEST_OF_A_MACHINE_THAT_SLEPT";
+
+    /// The test runs itself again in a time namespace, whose clocks are those of a machine that slept
+    /// for a day. Needs root.
+    #[test]
+    fn it_goes_on_in_suspend() {
+        if std::env::var_os(ASLEEP).is_some() {
+            let awake = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap());
+            let all = BootClock.now().since(Moment(awake));
+            assert!(all >= SLEPT, "{all:?}");
+            return;
+        }
+        let again = Command::new("unshare")
+            .args(["--time", "--boottime", &SLEPT.as_secs().to_string(), "--"])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", "clock::tests::it_goes_on_in_suspend"])
+            .env(ASLEEP, "")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&again.stdout).into_owned();
+        assert!(
+            again.status.success() && said.contains("1 passed"),
+            "{said}"
+        );
+    }
 
     #[test]
     fn it_goes_on() {
