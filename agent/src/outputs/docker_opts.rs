@@ -108,7 +108,11 @@ pub fn render(env: &DockerEnv, opts: &DockerOpts) -> Result<String, KeyError> {
             .iter()
             .map(|(_, option)| format!(" {option}"))
             .collect();
-        let before = quoted(before);
+        let mut before = quoted(before);
+        if !before.is_empty() {
+            // One more than between options, as the script has it.
+            before.push(' ');
+        }
         text.push_str(&format!("{key}=\"{before}{all}\"\n"));
     }
     Ok(text)
@@ -198,7 +202,7 @@ mod tests {
         };
         assert_eq!(
             render(&env(false), &opts).unwrap(),
-            "DOCKER_OPTS=\"--debug --label=\\\"a \\$b\\\" --bip=10.1.74.1/24 --ip-masq=true --mtu=1472\"\n"
+            "DOCKER_OPTS=\"--debug --label=\\\"a \\$b\\\"  --bip=10.1.74.1/24 --ip-masq=true --mtu=1472\"\n"
         );
     }
 
