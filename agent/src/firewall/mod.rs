@@ -5,10 +5,10 @@
 mod nftables;
 mod rules;
 
-use std::{io, process::Stdio};
+use std::{io, process::Stdio, time::Duration};
 
 use ipnet::Ipv4Net;
-use tokio::io::AsyncWriteExt;
+use tokio::{io::AsyncWriteExt, time::timeout};
 
 use self::rules::Wanted;
 pub use self::{nftables::Nftables, rules::FirewallConfig};
@@ -16,6 +16,10 @@ use crate::child;
 
 /// Another program may hold the lock of the tables for a moment.
 const WAIT: &str = "--wait=5";
+
+/// Tens of thousands of rules take seconds. Whoever takes longer hangs, and nobody would look after the
+/// rules any more.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// Rules can change between reading them and repairing them, which then fails as a whole. More
 /// than a few times in a row is somebody else's fault.
@@ -55,6 +59,12 @@ pub enum FirewallError {
         /// Why not.
         #[source]
         source: io::Error,
+    },
+    /// A program did not end.
+    #[error("{program} did not end within {} s", LIMIT.as_secs())]
+    Hung {
+        /// The program.
+        program: String,
     },
     /// A program refused.
     #[error("{command} failed: {said}")]
@@ -156,6 +166,19 @@ fn knows_random_fully(version: &str) -> bool {
 
 /// Runs a program to its end and returns what it printed. It is killed if nobody waits any more.
 async fn run(program: &str, args: &[&str], input: &str) -> Result<String, FirewallError> {
+    let ended = timeout(LIMIT, run_to_its_end(program, args, input)).await;
+    ended.unwrap_or_else(|_elapsed| {
+        Err(FirewallError::Hung {
+            program: program.to_owned(),
+        })
+    })
+}
+
+async fn run_to_its_end(
+    program: &str,
+    args: &[&str],
+    input: &str,
+) -> Result<String, FirewallError> {
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => FirewallError::Missing {
             program: program.to_owned(),
@@ -215,6 +238,13 @@ mod tests {
         ] {
             assert_eq!(knows_random_fully(version), knows, "{version}");
         }
+    }
+
+    /// The clock is stopped: it moves when nobody has anything to do.
+    #[tokio::test(start_paused = true)]
+    async fn a_program_that_hangs_is_named() {
+        let error = run("sleep", &["600"], "").await.unwrap_err();
+        assert_eq!(error.to_string(), "sleep did not end within 30 s");
     }
 
     #[tokio::test]
