@@ -12,7 +12,7 @@ pub const SCHEMA: &str = "weft/status/v1";
 pub struct Status {
     /// [`SCHEMA`].
     pub schema: String,
-    /// Lease held, `subnet.env` written, every known peer attempted, programs attached.
+    /// Lease held, `subnet.env` written, every known peer and the rules attempted, programs attached.
     pub ready: bool,
     /// What moves the packets, and why.
     pub mode: Mode,

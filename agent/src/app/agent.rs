@@ -371,8 +371,8 @@ fn spawn_firewall(
     lease: &Lease,
     followed: firewall::Followed,
     tasks: &mut JoinSet<()>,
-) -> watch::Receiver<RulesState> {
-    let (state, rules) = watch::channel(Err("rules not looked at yet".to_owned()));
+) -> watch::Receiver<Option<RulesState>> {
+    let (state, rules) = watch::channel(None);
     if let Some(subnet) = lease.subnet.v4() {
         let rules = FirewallConfig {
             network: network.network,

@@ -63,14 +63,14 @@ impl Followed {
     }
 }
 
-/// Looks, repairs, and tells, until it is dropped.
+/// Looks, repairs, and tells, until it is dropped. Nothing is told before the first look is over.
 pub async fn keep(
     mut config: FirewallConfig,
     manager: Manager,
     vni: Vni,
     every: Duration,
     mut followed: Followed,
-    state: watch::Sender<RulesState>,
+    state: watch::Sender<Option<RulesState>>,
 ) {
     let mut repaired = 0u64;
     let mut nft = Nftables::new(vni.get());
@@ -99,12 +99,13 @@ pub async fn keep(
             }
             Err(error) => {
                 let error = error.to_string();
-                if state.borrow().as_ref().err() != Some(&error) {
+                if *state.borrow() != Some(Err(error.clone())) {
                     warn!(error, "firewall rules are not in place: will retry");
                 }
                 Err(error)
             }
         };
+        let now = Some(now);
         state.send_if_modified(|state| {
             let changed = *state != now;
             *state = now;

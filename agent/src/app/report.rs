@@ -34,8 +34,8 @@ pub struct Told {
     pub narrow: Narrow,
     /// The lease.
     pub lease: OwnLease,
-    /// The rules.
-    pub rules: RulesState,
+    /// The rules; `None` before they have been tried.
+    pub rules: Option<RulesState>,
     /// The network config.
     pub network: ConfigState,
     /// `subnet.env`.
@@ -43,8 +43,8 @@ pub struct Told {
 }
 
 /// Puts the status together whenever a task tells something. `subnet.env` is written after the
-/// first complete pass: whoever starts by it finds the overlay in place. It is looked at after
-/// every later one.
+/// first complete pass and the first try of the rules: whoever starts by it finds the overlay in
+/// place, and is masqueraded from its first packet. It is looked at after every later pass.
 pub async fn tell(
     told: watch::Sender<Status>,
     ground: Status,
@@ -56,13 +56,17 @@ pub async fn tell(
         watch::Receiver<Narrow>,
     ),
     mut lease: watch::Receiver<OwnLease>,
-    (mut rules, mut network): (watch::Receiver<RulesState>, watch::Receiver<ConfigState>),
+    (mut rules, mut network): (
+        watch::Receiver<Option<RulesState>>,
+        watch::Receiver<ConfigState>,
+    ),
 ) {
     let mut was_ready = false;
     let mut systemd_knows = false;
     loop {
         let report_now = report.borrow_and_update().clone();
-        if report_now.complete {
+        let rules_now = rules.borrow_and_update().clone();
+        if report_now.complete && rules_now.is_some() {
             file.keep(report_now.overlay_mtu);
         }
         let now = Told {
@@ -71,7 +75,7 @@ pub async fn tell(
             kept: *kept.borrow_and_update(),
             narrow: paths.borrow_and_update().clone(),
             lease: lease.borrow_and_update().clone(),
-            rules: rules.borrow_and_update().clone(),
+            rules: rules_now,
             network: network.borrow_and_update().clone(),
             subnet_file: file.state().clone(),
         };
@@ -258,8 +262,9 @@ pub fn status(ground: &Status, told: &Told) -> Status {
             (None, None) => Component::bad("uplink", "not looked at yet"),
         },
         match rules {
-            Ok(detail) => Component::good("firewall", detail),
-            Err(why) => Component::bad("firewall", why),
+            Some(Ok(detail)) => Component::good("firewall", detail),
+            Some(Err(why)) => Component::bad("firewall", why),
+            None => Component::bad("firewall", "rules not looked at yet"),
         },
         match network {
             Ok(detail) => Component::good("config", detail),
@@ -308,6 +313,7 @@ pub fn status(ground: &Status, told: &Told) -> Status {
         });
     }
     Status {
+        // The file is not written before the rules were tried.
         ready: lease.is_held() && report.complete && is_attached(report) && subnet_file.is_ok(),
         mode,
         components,
@@ -337,15 +343,4 @@ pub fn status(ground: &Status, told: &Told) -> Status {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn long_lists_are_cut_off_and_short_ones_are_whole() {
-        assert_eq!(listed::<u8, u8>([]), "none");
-        assert_eq!(listed([(1, 2), (3, 4)]), "1: 2; 3: 4");
-        let names = |count: usize| some(0..count, ", ");
-        assert!(names(NAMED).ends_with(", 18, 19"));
-        assert!(names(10_000).ends_with(", 18, 19, and 9980 more"));
-    }
-}
+mod tests;
