@@ -84,8 +84,8 @@ impl Scene {
         let victim = world.node(0)?;
         let peer = world.node(1)?;
         let (target, hostile) = (victim.container(0)?, victim.container(1)?);
-        for near in [target, hostile] {
-            let met = reach::try_pair(near, peer.container(0)?, effort)?;
+        for (near, far) in [target, hostile].into_iter().zip(&peer.containers) {
+            let met = reach::try_pair(near, far, effort)?;
             reach::ensure_all(&[met])?;
         }
         world.until_met()?;
