@@ -4,7 +4,7 @@ use std::{ffi::OsStr, net::Ipv4Addr, process::Command, sync::Arc};
 
 use anyhow::Result;
 
-use crate::{command, host::Host, netns::Netns, subnet_env::SubnetEnv};
+use crate::{agent::READY, command, host::Host, netns::Netns, subnet_env::SubnetEnv, wait};
 
 pub const BRIDGE: &str = "cni0";
 
@@ -15,6 +15,22 @@ pub fn add_bridge(host: &Host, env: &SubnetEnv) -> Result<()> {
     host.ip(&format!("address add {} dev {BRIDGE}", env.subnet))?;
     host.ip(&format!("link set {BRIDGE} up"))?;
     Ok(())
+}
+
+/// Waits until the bridge forwards to these ports. The kernel takes a cable into use in its own time,
+/// which is long where many links change, and drops what is sent to it before.
+pub(crate) fn until_forwarding(
+    host: &Host,
+    ports: impl IntoIterator<Item = impl AsRef<str>>,
+) -> Result<()> {
+    // `BR_STATE_FORWARDING`.
+    const FORWARDING: &str = "3";
+    let states = ports.into_iter().fold("cat".to_owned(), |line, port| {
+        format!("{line} /sys/class/net/{}/brport/state", port.as_ref())
+    });
+    wait::until_true("the bridge forwards to the ports", READY, || {
+        Ok(host.run(&states)?.lines().all(|state| state == FORWARDING))
+    })
 }
 
 /// A place that a probe can run in and that others can reach.
@@ -62,6 +78,7 @@ impl Container {
         ))?;
         ns.ip("link set eth0 up")?;
         ns.ip(&format!("route add default via {}", env.gateway()))?;
+        until_forwarding(host, [&port])?;
         Ok(Self {
             address,
             port,

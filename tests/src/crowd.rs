@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::{
     command,
-    container::{BRIDGE, Place},
+    container::{BRIDGE, Place, until_forwarding},
     host::Host,
     subnet_env::SubnetEnv,
 };
@@ -68,6 +68,7 @@ impl Crowd {
             ];
             batch(Some(&member.name), &lines)?;
         }
+        until_forwarding(host, crowd.members.iter().map(|member| &member.port))?;
         Ok(crowd)
     }
 

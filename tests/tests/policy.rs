@@ -44,7 +44,9 @@ fn fed(host: &Host, program: &str, rules: &str) -> Result<()> {
 /// How many of three pings from the first container to the second are answered.
 fn answered(world: &World) -> Result<u64> {
     let (a, b) = world.pair()?;
-    Ok(u64::from(probe::ping(a, b.address(), "--count 3")?.replies))
+    Ok(u64::from(
+        probe::ping(a, b.address(), "--count 3 --patience-ms 1000")?.replies,
+    ))
 }
 
 /// Packets that the programs of both hosts took while the containers exchanged some.

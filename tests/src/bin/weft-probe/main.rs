@@ -186,8 +186,9 @@ struct PingOptions {
     tos: u8,
     #[arg(long, default_value_t = 1)]
     count: u32,
-    /// How long to wait for each reply.
-    #[arg(long, default_value_t = 1000)]
+    /// How long to wait for each reply. A neighbour that did not hear the first question for its
+    /// address is asked again after a second.
+    #[arg(long, default_value_t = 3000)]
     patience_ms: u64,
 }
 
