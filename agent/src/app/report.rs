@@ -130,6 +130,24 @@ fn endpoint(way: &Health) -> Component {
     )
 }
 
+/// Who has been told of a wider overlay sends what does not fit any more: a warning, since the kernel
+/// says so to whoever listens.
+fn port_mtu(report: &Report) -> Component {
+    const NAME: &str = "port_mtu";
+    if report.wide_ports.is_empty() {
+        return Component::good(NAME, "none is wider than the overlay");
+    }
+    let ports = report.wide_ports.iter().map(|(port, mtu)| (port, mtu));
+    let overlay = report.overlay_mtu.unwrap_or_default();
+    Component::good(
+        NAME,
+        format!(
+            "wider than the overlay's {overlay}, until their containers are restarted: {}",
+            listed(ports)
+        ),
+    )
+}
+
 /// What no packet says: see `paths`.
 fn path_mtu(narrow: &Narrow) -> Component {
     let Some(least) = narrow.values().min() else {
@@ -295,6 +313,7 @@ pub fn status(ground: &Status, told: &Told) -> Status {
             }
             let ports = report.kept_ports.iter().map(|(port, why)| (port, why));
             components.push(Component::good("kept_ports", listed(ports)));
+            components.push(port_mtu(report));
         }
         components.push(if report.strict_tcp {
             Component::bad(

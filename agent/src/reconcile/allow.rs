@@ -252,5 +252,19 @@ pub fn kept_ports(
         .collect()
 }
 
+/// Ports of containers that are wider than the overlay, and how wide: the overlay has become narrower
+/// since they were made, or nobody has told them how wide it is.
+pub fn wide_ports(
+    host: &ObservedHost,
+    attachments: &BTreeSet<Attachment>,
+    overlay_mtu: u32,
+) -> Vec<(String, u32)> {
+    let ports = attachments
+        .iter()
+        .filter(|at| at.hook == Hook::FromContainer);
+    let mtus = ports.filter_map(|at| Some((at.name.clone(), host.links.get(&at.link)?.mtu)));
+    mtus.filter(|(_, mtu)| *mtu > overlay_mtu).collect()
+}
+
 #[cfg(test)]
 mod tests;

@@ -15,7 +15,7 @@ use weft_common::{
 };
 
 use super::{
-    allow::{Obstacles, Place, foreign, kept_ports},
+    allow::{Obstacles, Place, foreign, kept_ports, wide_ports},
     desired::{Desired, Guard, KernelDefaults, View, desired, kernel_ways},
     flowkeeper::{FlowKeeper, Promotion},
     hops::Hops,
@@ -269,6 +269,8 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
             provisional: &provisional,
         });
         report.kept_ports = kept_ports(host, &desired.datapath.attachments, &foreign);
+        let overlay_mtu = underlay.overlay_mtu();
+        report.wide_ports = wide_ports(host, &desired.datapath.attachments, overlay_mtu);
         report.allowed = allowed;
         // For the status; what the programs may take follows from the ways themselves.
         for (vtep, why) in kernel_ways(
@@ -288,7 +290,7 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
             plan.host.retain(|op| !manages(op));
         }
         report.uplink = Some(self.uplink.uplink.clone());
-        report.overlay_mtu = Some(underlay.overlay_mtu());
+        report.overlay_mtu = Some(overlay_mtu);
         if let Some(seen) = seen {
             let wanted = &desired.datapath.attachments;
             report.unattached = wanted.difference(&seen.attachments).cloned().collect();

@@ -110,6 +110,8 @@ pub struct Report {
     pub allowed: Decision,
     /// Ports whose packets stay with the kernel, and why.
     pub kept_ports: Vec<(String, String)>,
+    /// Ports that are wider than the overlay, and how wide.
+    pub wide_ports: Vec<(String, u32)>,
     /// The uplink, as last seen.
     pub uplink: Option<Uplink>,
     /// Why the uplink cannot be followed to where it is now.

@@ -126,6 +126,12 @@ async fn an_uplink_that_is_made_anew_is_followed() {
 async fn a_new_mtu_of_the_uplink_is_followed() {
     let mut world = World::settled(&[5]).await;
     world.host.edit(|host| {
+        let port = host.link_named("veth1").unwrap().index;
+        host.links.get_mut(&port).unwrap().mtu = 1450;
+    });
+    let fits = |world: &World| world.report().wide_ports.is_empty();
+    world.until("the container's port fits", fits).await;
+    world.host.edit(|host| {
         let uplink = host.link_named("eth0").unwrap().index;
         host.links.get_mut(&uplink).unwrap().mtu = 1400;
     });
@@ -136,6 +142,8 @@ async fn a_new_mtu_of_the_uplink_is_followed() {
         .host
         .edit_quietly(|host| host.link_named("flannel.1").unwrap().mtu);
     assert_eq!((device, world.gateway(5).2), (1350, 1350));
+    // The container is as it was made.
+    assert_eq!(world.report().wide_ports, [("veth1".to_owned(), 1450)]);
 }
 
 #[tokio::test(start_paused = true)]
