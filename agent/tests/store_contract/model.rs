@@ -1,7 +1,7 @@
 //! Nodes that start, renew, lose, crash and come back in any order, with calls that do not arrive
 //! and answers that are lost: no two live records overlap, and nobody believes what is not so.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use futures::future::join_all;
 use proptest::{prelude::*, sample::select, strategy::ValueTree, test_runner::TestRunner};
@@ -30,6 +30,10 @@ enum Act {
     Start,
     Renew,
     Retake(OnTwin),
+    /// The host's address becomes its other one, and the record is to name it; or the first again.
+    Move {
+        away: bool,
+    },
     Release,
     /// The agent dies; its file stays.
     Crash,
@@ -73,6 +77,8 @@ fn steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
         Retake(OnTwin::Leave),
         Retake(OnTwin::Leave),
         Retake(OnTwin::Overwrite),
+        Move { away: true },
+        Move { away: false },
         Release,
         Crash,
         Reinstall,
@@ -95,6 +101,8 @@ fn steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
 }
 
 struct Node {
+    /// Its address, and the one that it may move to.
+    addresses: [IpAddr; 2],
     claim: Claim,
     config: NetworkConfig,
     /// What it believes to hold.
@@ -110,6 +118,7 @@ impl Node {
             let mut claim = claim(address);
             claim.attrs.backend = attrs(mac).backend;
             Self {
+                addresses: [address, address + 100].map(|number| attrs(number).public_ip),
                 claim,
                 config: config(text),
                 holds: None,
@@ -169,6 +178,21 @@ impl Node {
                 };
                 self.believe(held);
                 self.holds.is_some()
+            }
+            Act::Move { away } => {
+                let [home, other] = self.addresses;
+                self.claim.attrs.public_ip = if away { other } else { home };
+                if let Some(last) = &mut self.last {
+                    last.attrs = self.claim.attrs.clone();
+                }
+                let Some(lease) = self.holds.clone() else {
+                    return false;
+                };
+                let moved = store.republish(&lease, &self.claim.attrs).await;
+                if heard {
+                    self.believe(moved.ok());
+                }
+                heard && self.holds.is_some()
             }
             Act::Release => {
                 if let Some(lease) = &self.last {
