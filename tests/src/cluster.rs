@@ -138,6 +138,28 @@ impl Cluster {
         Ok(())
     }
 
+    /// Keeps a copy of all data; the members must not run.
+    pub fn save(&self) -> Result<()> {
+        self.copy(Member::data, Member::saved)
+    }
+
+    /// Puts the copy in the place of the data; the members must not run.
+    pub fn rewind(&self) -> Result<()> {
+        self.copy(Member::saved, Member::data)
+    }
+
+    fn copy(&self, from: fn(&Member) -> PathBuf, to: fn(&Member) -> PathBuf) -> Result<()> {
+        for member in &self.members {
+            ensure!(member.server.is_none(), "{} runs", member.label);
+            let to = to(member);
+            if to.exists() {
+                std::fs::remove_dir_all(&to).context("remove a member's data")?;
+            }
+            command::run(Command::new("cp").arg("-a").arg(from(member)).arg(&to))?;
+        }
+        Ok(())
+    }
+
     /// Cuts an address off from every member.
     pub fn cut_all(&self, address: Ipv4Addr, how: Cut) -> Result<()> {
         self.members
@@ -407,6 +429,10 @@ impl Member {
 
     fn data(&self) -> PathBuf {
         self.folder.join("data")
+    }
+
+    fn saved(&self) -> PathBuf {
+        self.folder.join("saved")
     }
 
     fn signal(&mut self, signal: Signal, frozen: bool) -> Result<()> {

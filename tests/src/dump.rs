@@ -166,14 +166,20 @@ impl Host {
 
     /// What the status says of a part of the agent.
     pub fn component(&self, name: &str) -> Result<String> {
+        Ok(self.part(name)?.1)
+    }
+
+    /// The same, and whether that part is well.
+    pub fn part(&self, name: &str) -> Result<(bool, String)> {
         let status = self.status()?;
         let all = status.pointer("/components").and_then(Value::as_array);
         let mut all = all.into_iter().flatten();
         let found = all.find(|part| part.pointer("/name").is_some_and(|own| own == name));
-        let detail = found.and_then(|part| part.pointer("/detail")?.as_str());
-        Ok(detail
-            .with_context(|| format!("no {name} in {status}"))?
-            .to_owned())
+        let told = found.and_then(|part| {
+            let detail = part.pointer("/detail")?.as_str()?;
+            Some((part.pointer("/ok")?.as_bool()?, detail.to_owned()))
+        });
+        told.with_context(|| format!("no {name} in {status}"))
     }
 
     pub fn counters(&self) -> Result<Counters> {

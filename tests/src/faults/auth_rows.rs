@@ -174,13 +174,8 @@ fn until_said(stage: &Stage, part: &str, why: &str) -> Result<Duration> {
             let status = node.host.status()?;
             let ready = status.pointer("/ready").is_some_and(|ready| ready == true);
             ensure!(ready, "a refusal made it unready: {status}");
-            let parts = status.pointer("/components").and_then(|all| all.as_array());
-            let mut parts = parts.into_iter().flatten();
-            let found = parts.find(|found| found.get("name").is_some_and(|name| name == part));
-            let found = found
-                .with_context(|| format!("no part {part}"))?
-                .to_string();
-            ensure!(found.contains(why), "{}: {found}", node.host.label);
+            let (ok, said) = node.host.part(part)?;
+            ensure!(!ok && said.contains(why), "{}: {said}", node.host.label);
         }
         Ok(true)
     })?;

@@ -12,11 +12,12 @@ use nix::{
     unistd::Pid,
 };
 
-use super::{Injected, stage::Stage};
+use super::{
+    Injected,
+    stage::{HEALTH, Stage},
+};
 use crate::{agent::READY, supervisor::Supervisor, wait};
 
-/// Where the agent under supervision answers for its health.
-const HEALTH: u16 = 10_251;
 /// By then a hang is told.
 const TOLD: Duration = Duration::from_secs(5);
 /// For a request and a process to start, on top.
@@ -30,7 +31,6 @@ pub fn hung(stage: &mut Stage) -> Result<Injected> {
     let plain = agent.flags.clone();
     agent.kill_hard()?;
     agent.flags.environment = supervisor.environment();
-    agent.flags.more.push(format!("--healthz-port={HEALTH}"));
     let outcome = supervised(stage, &mut supervisor);
     let agent = stage.agent(0)?;
     agent.flags = plain;

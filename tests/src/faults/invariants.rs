@@ -8,7 +8,7 @@ use ipnet::Ipv4Net;
 use serde_json::Value;
 
 use super::{
-    stage::Stage,
+    stage::{HEALTH, Stage},
     truth::{self, Record},
 };
 use crate::{
@@ -210,6 +210,10 @@ fn status(stage: &Stage, node: &Node, peers: usize) -> Result<()> {
         status.pointer("/ready").is_some_and(|ready| ready == true),
         "not ready"
     );
+    for path in ["/readyz", "/healthz", "/livez"] {
+        let (line, body) = node.host.get(HEALTH, path)?;
+        ensure!(line.contains(" 200 "), "{path}: {line}: {body}");
+    }
     let subnet = node.env.subnet.trunc().to_string();
     ensure!(
         text(&status, "/subnet") == subnet,

@@ -6,10 +6,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use ipnet::Ipv4Net;
 
 use super::{
     Injected,
     history::History,
+    process_rows::everything_pinned,
     stage::{Stage, TTL},
 };
 use crate::{
@@ -31,18 +33,44 @@ pub fn an_expired_lease(stage: &mut Stage) -> Result<Injected> {
         stage.node(0)?.host.address,
         stage.node(0)?.env.subnet.trunc(),
     );
+    let unready = stage.times_unready()?;
     stage.cluster.cut_all(address, Cut::BlackHole)?;
     wait::until_true("the lease ends", TTL + EXPIRY, || {
         let records = super::truth::records(&stage.cluster, &stage.bad)?;
         Ok(records.iter().all(|record| record.subnet != subnet))
     })?;
-    let ready = stage.node(0)?.host.weft(&["status"])?.0 == 0;
+    let meanwhile = silent_and_ready(stage, subnet);
     stage.cluster.heal()?;
     let injected = Injected::now();
-    ensure!(ready, "silence of the store made it unready");
+    meanwhile?;
+    ensure!(
+        stage.times_unready()? == unready,
+        "silence of the store made it unready"
+    );
     stage.settle(LIMIT)?;
     let took = injected.healed.elapsed();
     Ok(injected.note(format!("its own subnet again after {took:.1?}")))
+}
+
+/// Who is cut off is ready and says since when nothing is confirmed; the others see one lease end and
+/// let its peer go.
+fn silent_and_ready(stage: &Stage, subnet: Ipv4Net) -> Result<()> {
+    let host = &stage.node(0)?.host;
+    wait::until_true("it says that its lease is unconfirmed", LIMIT, || {
+        let ready = host.weft(&["status"])?.0 == 0;
+        ensure!(ready, "silence of the store made it unready");
+        let lease = host.component("lease")?;
+        Ok(lease.starts_with("degraded: lease unconfirmed since "))
+    })?;
+    for other in stage.nodes.iter().skip(1) {
+        let what = format!("{} has no peer {subnet}", other.host.label);
+        let subnet = subnet.to_string();
+        wait::until_true(&what, LIMIT, || {
+            let peers = other.host.peers()?;
+            Ok(peers.iter().all(|peer| peer.subnet != subnet))
+        })?;
+    }
+    Ok(())
 }
 
 /// Row 24: a clone of the first host appears.
@@ -50,6 +78,7 @@ pub fn one_address_twice(stage: &mut Stage) -> Result<Injected> {
     let prefix = format!("{PREFIX}/subnets/");
     let history = History::start(&stage.cluster, &prefix, stage.log("twins"))?;
     let (first, address) = (stage.node(0)?.host.clone(), stage.node(0)?.host.address);
+    let pinned = everything_pinned(&first)?;
     let host = stage.host(5)?;
     let mut flags = stage.flags();
     // It has it by its own configuration: two hosts with one address cannot be on one wire.
@@ -58,17 +87,12 @@ pub fn one_address_twice(stage: &mut Stage) -> Result<Injected> {
     let clone = Agent::start(&host, flags)?;
     stage.spares.push(clone);
     let injected = Injected::now();
-    wait::until_true("one of them says public_ip_conflict", LIMIT, || {
+    wait::until_true("both say public_ip_conflict", LIMIT, || {
         let says = |host: &crate::host::Host| -> Result<bool> {
-            let status = host.weft(&["status", "-o", "json"])?.1;
-            Ok(status.contains("public_ip_conflict"))
+            let (code, status, _) = host.weft(&["status", "-o", "json"])?;
+            Ok(code == 1 && status.contains("public_ip_conflict"))
         };
-        Ok(says(&first)?
-            || says(&host)?
-            || stage
-                .spares
-                .iter()
-                .any(|clone| clone.tail().contains("public_ip_conflict")))
+        Ok(says(&first)? && says(&host)?)
     })?;
     let said = injected.healed.elapsed();
     // Whoever writes on after that writes for ever.
@@ -79,6 +103,8 @@ pub fn one_address_twice(stage: &mut Stage) -> Result<Injected> {
         after <= before + 2,
         "they write on: {before} changes, then {after}"
     );
+    let now = everything_pinned(&first)?;
+    ensure!(now == pinned, "pinned: {pinned:?}, then {now:?}");
     Ok(injected.note(format!("said after {said:.1?}, {before} changes of keys")))
 }
 

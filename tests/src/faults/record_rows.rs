@@ -1,8 +1,12 @@
 //! Rows about what is written in the store: 18, 19, 36.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, ensure};
+use ipnet::Ipv4Net;
 
 use super::{Injected, stage::Stage, truth};
 use crate::{cluster::lease_key, wait};
@@ -11,10 +15,17 @@ const LIMIT: Duration = Duration::from_secs(20);
 const MUTANTS: u8 = 200;
 
 /// Records that no agent may believe, by name.
-fn records() -> Vec<(&'static str, String)> {
+fn records(stage: &Stage) -> Result<Vec<(String, String)>> {
     let value = |address: &str| truth::value(address, "0a:00:00:00:dc:01");
     let good = value("192.0.2.220");
-    vec![
+    // Half of what another host has, and twice as much.
+    let other = stage.node(1)?.env.subnet.trunc();
+    let overlapping = [25, 23].map(|length| {
+        let wide = Ipv4Net::new(other.network(), length).map(|net| net.trunc());
+        let name = wide.map(|net| net.to_string().replace('/', "-"));
+        name.map(|name| (name, value("192.0.2.229")))
+    });
+    let named = [
         ("nonsense", good.clone()),
         ("188.172.220.0-24", String::new()),
         ("188.172.221.0-24", "[1,2]".to_owned()),
@@ -31,27 +42,52 @@ fn records() -> Vec<(&'static str, String)> {
             "188.172.227.0-24",
             good.replace("\"VNI\":1", "\"VNI\":2147483648"),
         ),
-    ]
+    ];
+    let named = named.map(|(name, value)| Ok((name.to_owned(), value)));
+    let all = named.into_iter().chain(overlapping);
+    all.collect::<Result<_, _>>().context("a subnet")
 }
 
 /// Row 18.
 pub fn bad_records(stage: &mut Stage) -> Result<Injected> {
     let mut names = Vec::new();
-    for (name, value) in records() {
-        stage.bad.insert(name.to_owned());
-        names.push(name.to_owned());
-        stage.cluster.put_lease(name, &value)?;
+    for (name, value) in records(stage)? {
+        stage.cluster.put_lease(&name, &value)?;
+        stage.bad.insert(name.clone());
+        names.push(name);
     }
     let outcome = stage.settle(LIMIT).context("with bad records");
     let mutated = outcome.and_then(|_| mutants(stage, &mut names));
+    let own = stage.node(0)?.host.address;
+    let impostor = mutated.and_then(|told| impostor(stage, own).map(|()| told));
     for name in &names {
         stage.cluster.delete_lease(name)?;
     }
     stage.bad.clear();
-    let (refused, believed) = mutated?;
+    let (refused, believed) = impostor?;
     let note =
         format!("of {MUTANTS} mutations {refused} were refused, {believed} are leases still");
     Ok(Injected::now().note(note))
+}
+
+/// A subnet that says it is behind the first host's address: that one knows better, and to the others
+/// it is a lease like any other, beside which the first host's own goes on.
+fn impostor(stage: &Stage, address: Ipv4Addr) -> Result<()> {
+    let (third, mac) = (228, "0a:00:00:00:e4:01");
+    let name = format!("188.172.{third}.0-24");
+    stage
+        .cluster
+        .put_lease(&name, &truth::value(&address.to_string(), mac))?;
+    let host = &stage.node(0)?.host;
+    let judged = wait::until_true("it is named", LIMIT, || {
+        let status = host.status()?.to_string();
+        Ok(status.contains("names our own address"))
+    });
+    let known = (1..stage.nodes.len())
+        .try_for_each(|index| stage.until_peer(index, third, Some(mac), LIMIT).map(drop));
+    stage.cluster.delete_lease(&name)?;
+    judged?;
+    known
 }
 
 /// Damages a good record in many ways. What happens to be a lease still is one; the hosts that are
@@ -175,12 +211,7 @@ fn unmoved(stage: &mut Stage, what: &str) -> Result<()> {
     for node in &stage.nodes {
         let label = &node.host.label;
         wait::until_true(&format!("{label} speaks of {what}"), LIMIT, || {
-            let status = node.host.status()?;
-            let parts = status.pointer("/components").and_then(|all| all.as_array());
-            Ok(parts.into_iter().flatten().any(|part| {
-                let named = part.pointer("/name").is_some_and(|name| name == "config");
-                named && part.pointer("/ok").is_some_and(|ok| ok == false)
-            }))
+            Ok(!node.host.part("config")?.0)
         })?;
     }
     stage.disturbed.insert("config");

@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, ensure};
 use super::{invariants, pulse::Pulse, truth, vigil::Vigil};
 use crate::{
     agent::{Agent, Flags},
-    cluster::Cluster,
+    cluster::{Cluster, lease_key},
     command,
     container::{Container, add_bridge},
     docker,
@@ -34,6 +34,8 @@ pub const TTL: Duration = Duration::from_secs(15);
 const GRACE: Duration = Duration::from_secs(10);
 /// For all agents to agree with the store, before a fault and at most after it.
 pub const SETTLE: Duration = Duration::from_secs(30);
+/// Where agents answer for their health.
+pub const HEALTH: u16 = 10_250;
 /// What is shorter says nothing about an agent's appetite.
 const STEADY: Duration = Duration::from_secs(10);
 
@@ -118,6 +120,7 @@ impl Stage {
     pub fn flags(&self) -> Flags {
         let mut flags = Flags::new(&self.cluster.endpoints());
         let short = [
+            ("healthz-port", HEALTH.to_string()),
             ("lease-ttl", format!("{}s", TTL.as_secs())),
             ("store-loss-grace", GRACE.as_secs().to_string()),
             ("path-mtu-every", "5".to_owned()),
@@ -268,7 +271,28 @@ impl Stage {
         found.with_context(|| format!("{} uses no member: {used}", host.label))
     }
 
-    /// For a failure: what every agent logged.
+    /// How often agents have said that they are not ready any more.
+    pub fn times_unready(&self) -> Result<usize> {
+        let of = |node: &Node| -> Result<usize> {
+            let log = fs::read_to_string(node.host.folder().join("weft.log"))?;
+            Ok(log.matches("state changed ready=false").count())
+        };
+        self.nodes.iter().map(of).sum()
+    }
+
+    /// When the key of a host's lease was last created.
+    pub fn born(&self, index: usize) -> Result<u64> {
+        let name = self.node(index)?.env.subnet.trunc().to_string();
+        let key = lease_key(&name.replace('/', "-"));
+        let text = self.cluster.ctl(&["get", &key, "-w", "json"])?;
+        let answer: serde_json::Value = serde_json::from_str(&text).context("parse an answer")?;
+        let created = answer.pointer("/kvs/0/create_revision");
+        created
+            .and_then(serde_json::Value::as_u64)
+            .with_context(|| format!("{key} is there"))
+    }
+
+    /// For a failure: what every agent logged, and says of itself.
     pub fn describe(&self) -> String {
         let mut text = String::new();
         for node in &self.nodes {
@@ -279,6 +303,10 @@ impl Stage {
             let log = fs::read_to_string(node.host.folder().join("weft.log"));
             let lines = log.map_or(0, |log| log.lines().count());
             text.push_str(&format!("{lines} lines in all\n"));
+            // One that does not answer says so, too.
+            if let Ok((code, said, errors)) = node.host.weft(&["status"]) {
+                text.push_str(&format!("status {code}: {said}{errors}\n"));
+            }
         }
         for spare in &self.spares {
             text.push_str(&spare.tail());

@@ -72,7 +72,7 @@ pub const ROWS: &[Row] = &[
     row(
         3,
         "another layout of the maps, and back",
-        "nothing lost, nothing of the other version left",
+        "nothing lost, translated flows are answered all along, nothing of the other version left",
         upgraded,
     ),
     row(
@@ -126,13 +126,13 @@ pub const ROWS: &[Row] = &[
     row(
         11,
         "black hole between an agent and its member",
-        "another member is used within 10 s",
+        "another member is used within 4 s",
         a_black_hole,
     ),
     row(
         12,
         "answers of a member lost",
-        "another member is used within 10 s; no allocation is lost or doubled",
+        "another member is used within 4 s; no allocation is lost or doubled",
         answers_lost,
     ),
     row(
@@ -169,8 +169,8 @@ pub const ROWS: &[Row] = &[
         },
         ..row(
             16,
-            "etcd's data lost, another cluster",
-            "nothing lost, also with an agent away and another restarted; the same subnets again",
+            "etcd's data lost, or of an earlier day",
+            "nothing lost, also with an agent away and another restarted; the same subnets again; a change after it is heard",
             data_lost,
         )
     },
@@ -198,13 +198,13 @@ pub const ROWS: &[Row] = &[
     Row {
         between: (1, 2),
         most: Most {
-            settle: Duration::from_secs(8),
+            settle: Duration::from_secs(4),
             ..NOTHING
         },
         ..row(
             20,
             "lease expired, nobody took the subnet",
-            "ready meanwhile, the same subnet again",
+            "ready meanwhile and `lease unconfirmed since` said, the same subnet again within 4 s",
             an_expired_lease,
         )
     },
@@ -244,7 +244,7 @@ pub const ROWS: &[Row] = &[
         ..row(
             24,
             "two hosts publish one address",
-            "public_ip_conflict said, and nobody writes on",
+            "both say public_ip_conflict and are not ready, nobody writes on, the data path stays",
             one_address_twice,
         )
     },
@@ -271,7 +271,7 @@ pub const ROWS: &[Row] = &[
     row(
         28,
         "uplink made again, another MAC, another MTU",
-        "right within 2 s, subnet.env has the MTU",
+        "right within 2 s, subnet.env has the MTU, and the status names containers that keep a wider one",
         a_new_uplink,
     ),
     row(
@@ -286,7 +286,7 @@ pub const ROWS: &[Row] = &[
         ..row(
             30,
             "strangers delete what we made",
-            "each repaired within 6 s, nothing lost between the others",
+            "each repaired within 8 s and counted, nothing lost between the others",
             strangers_delete,
         )
     },
@@ -337,7 +337,7 @@ pub const ROWS: &[Row] = &[
     },
     row(
         39,
-        "no place for subnet.env",
+        "no place for subnet.env: read-only, full, its folder gone",
         "said; what runs goes on",
         no_place_for_the_file,
     ),

@@ -1,14 +1,23 @@
 //! Rows about builds that differ in the layout of their maps: 3, 33.
 
-use std::{collections::BTreeSet, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, SocketAddrV4},
+    path::PathBuf,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 
 use super::{Injected, invariants, stage::Stage, truth};
 use crate::{
     cluster::lease_key,
+    container::Place as _,
+    dialogue::Dialogue,
     paths::{self, BPFTOOL},
-    wait,
+    probe, wait,
 };
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -47,8 +56,47 @@ fn ensure_hooked_once(stage: &Stage) -> Result<()> {
     Ok(())
 }
 
-/// Row 3.
+/// Row 3, among flows that the first host's stack translates: the answers to them are the stack's,
+/// and whichever build is at work must know that before a program of its own takes anything.
 pub fn upgraded(stage: &mut Stage) -> Result<Injected> {
+    const SERVICE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 96, 0, 77), 9377);
+    const FLOWS: u32 = 20;
+    let backend = SocketAddrV4::new(stage.node(1)?.container(0)?.address(), SERVICE.port());
+    let rule = format!(
+        "PREROUTING -t nat -d {} -p udp --dport {} -j DNAT --to-destination {backend}",
+        SERVICE.ip(),
+        SERVICE.port()
+    );
+    let host = stage.node(0)?.host.clone();
+    host.run(&format!("iptables -A {rule}"))?;
+    let _server = probe::serve(stage.node(1)?.container(0)?, &format!("udp-echo {backend}"))?;
+    let mut flows = Dialogue::udp(stage.node(0)?.container(0)?, 20_000, SERVICE)?;
+    flows.open(FLOWS)?;
+    flows.complete_round(FLOWS.into())?;
+    let over = AtomicBool::new(false);
+    let (outcome, answered) = thread::scope(|scope| {
+        let asking = scope.spawn(|| -> Result<u32> {
+            let mut rounds = 0;
+            while !over.load(Ordering::Relaxed) {
+                flows.complete_round(FLOWS.into())?;
+                rounds += 1;
+            }
+            Ok(rounds)
+        });
+        let outcome = there_and_back(stage);
+        over.store(true, Ordering::Relaxed);
+        (outcome, asking.join())
+    });
+    host.run(&format!("iptables -D {rule}"))?;
+    let injected = outcome?;
+    let answered = answered.map_err(|_panic| anyhow!("who asks the flows panicked"))?;
+    let rounds = answered.context("translated flows")?;
+    Ok(injected.note(format!(
+        "{FLOWS} translated flows were answered {rounds} times meanwhile"
+    )))
+}
+
+fn there_and_back(stage: &mut Stage) -> Result<Injected> {
     let other = paths::weft_of_other_layout()?;
     let before = versions(stage)?;
     ensure!(before.len() == 1, "versions before: {before:?}");

@@ -11,8 +11,8 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::{Injected, stage::Stage};
 use crate::{
-    agent::Agent, container::add_bridge, lab::SWITCH, paths::BPFTOOL, probe, subnet_env::SubnetEnv,
-    wait,
+    agent::Agent, container::add_bridge, host::Host, lab::SWITCH, paths::BPFTOOL, probe,
+    subnet_env::SubnetEnv, wait,
 };
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -52,6 +52,7 @@ pub fn a_flapping_uplink(stage: &mut Stage) -> Result<Injected> {
 pub fn a_moved_uplink(stage: &mut Stage) -> Result<Injected> {
     let old = stage.node(HOST)?.host.address;
     let new = Ipv4Addr::new(192, 0, 2, 63);
+    let born = stage.born(HOST)?;
     let mut slowest = Duration::ZERO;
     for (from, to) in [(old, new), (new, old)] {
         let host = &stage.node(HOST)?.host;
@@ -64,6 +65,10 @@ pub fn a_moved_uplink(stage: &mut Stage) -> Result<Injected> {
             .with_context(|| format!("behind {to}"))?;
         slowest = slowest.max(began.elapsed());
     }
+    ensure!(
+        stage.born(HOST)? == born,
+        "its key was gone meanwhile: not a compare-and-swap"
+    );
     Ok(Injected::now().note(format!(
         "the key and the peers followed within {slowest:.1?}"
     )))
@@ -101,6 +106,13 @@ pub fn a_new_uplink(stage: &mut Stage) -> Result<Injected> {
             "status says {told:?}, not {overlay}"
         );
         times.push(until_settled(stage, "another MTU")?);
+        // The container still has what it was told at first.
+        let told = stage.node(HOST)?.host.component("port_mtu")?;
+        let port = &stage.node(HOST)?.container(0)?.port;
+        ensure!(
+            told.contains(&format!("{port}: 1450")) == (overlay < 1450),
+            "with {overlay} the status says of ports: {told}"
+        );
     }
     Ok(Injected::now().note(format!("right after {times:.1?}")))
 }
@@ -157,6 +169,22 @@ pub fn a_file_system_over_ours(stage: &mut Stage) -> Result<Injected> {
     )))
 }
 
+/// The disk is full: the file cannot be written, and nothing half written stands in its place.
+fn no_room(host: &Host) -> Result<()> {
+    host.run("mount -t tmpfs -o size=4k none /run/flannel")?;
+    let full = std::fs::write(host.file("/run/flannel/filler"), [1; 4096]);
+    let said = wait::until_true("it says that there is no room", LIMIT, || {
+        let detail = host.component("subnet_file")?;
+        Ok(detail.contains("No space left") && detail.contains("--subnet-file"))
+    });
+    let half = host.file(SubnetEnv::path()).exists();
+    host.run("umount /run/flannel")?;
+    full.context("fill the disk")?;
+    said?;
+    ensure!(!half, "a file without its content was left");
+    Ok(())
+}
+
 /// Numbers of the first host's pinned links, by their pins.
 fn links(stage: &Stage) -> Result<BTreeMap<String, u64>> {
     let host = &stage.node(0)?.host;
@@ -180,6 +208,11 @@ pub fn no_place_for_the_file(stage: &mut Stage) -> Result<Injected> {
     });
     host.run("umount /run/flannel")?;
     said?;
+    no_room(&host)?;
+    std::fs::remove_dir_all(host.file("/run/flannel")).context("remove the folder")?;
+    wait::until_true("folder and file are made again", LIMIT, || {
+        Ok(SubnetEnv::read(&host.file(SubnetEnv::path())).is_ok())
+    })?;
 
     // The first write is another matter: nobody has started by the file yet.
     let spare = stage.host(6)?;

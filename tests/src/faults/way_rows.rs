@@ -90,7 +90,7 @@ pub fn a_slow_store(stage: &mut Stage) -> Result<Injected> {
     let before = stage.node(0)?.env;
     redirect(stage, 0, through_relay())?;
     let lossy = Lossy::new(&stage.switch)?;
-    let born = born(stage, 0)?;
+    let born = stage.born(0)?;
     let log = stage.node(0)?.host.folder().join("weft.log");
     let complaints = || -> Result<usize> {
         let log = std::fs::read_to_string(&log).context("read the log")?;
@@ -108,7 +108,7 @@ pub fn a_slow_store(stage: &mut Stage) -> Result<Injected> {
     let now = stage.node(0)?;
     let env = SubnetEnv::read(&now.host.file(SubnetEnv::path()))?;
     ensure!(env == before, "another subnet: {env:?}");
-    ensure!(self::born(stage, 0)? == born, "its key was gone meanwhile");
+    ensure!(stage.born(0)? == born, "its key was gone meanwhile");
     let dropped = lossy.end()?;
     redirect(stage, 0, stage.cluster.endpoints())?;
     // Once a minute.
@@ -117,18 +117,6 @@ pub fn a_slow_store(stage: &mut Stage) -> Result<Injected> {
     Ok(Injected::now().note(format!(
         "a change was heard after {heard:.1?}, {dropped} packets lost on the way, the watch broke {restarts} times"
     )))
-}
-
-/// When the key of a host's lease was last created.
-fn born(stage: &Stage, index: usize) -> Result<u64> {
-    let name = stage.node(index)?.env.subnet.trunc().to_string();
-    let key = lease_key(&name.replace('/', "-"));
-    let text = stage.cluster.ctl(&["get", &key, "-w", "json"])?;
-    let answer: serde_json::Value = serde_json::from_str(&text).context("parse an answer")?;
-    let created = answer.pointer("/kvs/0/create_revision");
-    created
-        .and_then(serde_json::Value::as_u64)
-        .with_context(|| format!("{key} is there"))
 }
 
 /// One packet of twenty between the relay and its clients is lost, either way.
