@@ -69,15 +69,17 @@ impl Load {
 }
 
 impl Outcome {
-    /// Fails unless everything arrived, and TCP had nothing to repair. What it sends again because
+    /// Fails unless everything arrived, and TCP had nothing to repair, but for what the machine's
+    /// queues dropped: other suites run beside this one. What it sends again because
     /// an acknowledgement was late does not count: the other end says that it had it already.
     pub fn ensure_lossless(&self) -> Result<()> {
         probe::ensure_complete("UDP under load", self.udp)?;
         ensure!(self.tcp.complete(), "TCP under load: {:?}", self.tcp);
         ensure!(
-            self.tcp.repaired() == 0,
-            "TCP repaired a loss: {:?}",
-            self.tcp
+            self.tcp.repaired() <= self.backlog_drops,
+            "TCP repaired a loss: {:?}, {} dropped by the machine's backlog",
+            self.tcp,
+            self.backlog_drops
         );
         Ok(())
     }

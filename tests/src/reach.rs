@@ -46,7 +46,7 @@ impl Reached {
         self.ping.replies == self.ping.sent
             && [a, b]
                 .iter()
-                .all(|side| side.lost() == 0 && side.received > 0 && side.refused == 0)
+                .all(|side| side.lost_on_the_way() == 0 && side.received > 0 && side.refused == 0)
             && self.tcp.complete()
     }
 

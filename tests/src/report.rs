@@ -20,11 +20,20 @@ pub struct Udp {
     /// The longest time between two sends: a pause of the sender's own is nobody's fault.
     #[serde(default)]
     pub longest_pause_ms: u64,
+    /// Packets of anybody that the queues in front of the machine's cores dropped meanwhile: all
+    /// hosts share them. No probe knows of it; who runs an exchange fills it in.
+    #[serde(skip)]
+    pub backlog_drops: u64,
 }
 
 impl Udp {
     pub fn lost(&self) -> u64 {
         self.peer_sent.saturating_sub(self.received)
+    }
+
+    /// Lost where the machine's own queues cannot have been the reason.
+    pub fn lost_on_the_way(&self) -> u64 {
+        self.lost().saturating_sub(self.backlog_drops)
     }
 }
 

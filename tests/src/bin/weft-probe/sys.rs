@@ -1,7 +1,15 @@
-//! Socket options that neither the standard library nor nix knows.
-#![expect(unsafe_code, reason = "getsockopt and setsockopt take a pointer")]
+//! Socket options, and an order of running, that neither the standard library nor nix knows.
+#![expect(unsafe_code, reason = "these calls take a pointer")]
 
 use std::{io, mem, os::fd::AsRawFd};
+
+/// Has this thread, and those that it starts, run before others. Where that is not allowed they wait
+/// their turn.
+pub(crate) fn go_first() {
+    let priority = libc::sched_param { sched_priority: 1 };
+    // SAFETY: the pointer is to `priority`, which outlives the call.
+    let _ = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const priority) };
+}
 
 /// Sets DF and refuses to send what does not fit, or clears DF.
 pub(crate) fn set_dont_fragment(socket: &impl AsRawFd, on: bool) -> io::Result<()> {
