@@ -168,6 +168,9 @@ struct TcpOptions {
     /// End when standard input does.
     #[arg(long)]
     until_input_ends: bool,
+    /// But not before so many bytes.
+    #[arg(long, default_value_t = 0, requires = "until_input_ends")]
+    at_least: u64,
 }
 
 #[derive(Debug, Args)]

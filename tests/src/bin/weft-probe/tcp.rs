@@ -65,12 +65,11 @@ pub(crate) fn send(options: &TcpOptions) -> Result<Tcp> {
     if ended.is_some() {
         println!("running");
     }
-    let told = || {
-        ended
-            .as_ref()
-            .is_some_and(|end| end.load(Ordering::Relaxed))
+    let told = |sent| {
+        let ended = ended.as_ref();
+        sent >= options.at_least && ended.is_some_and(|end| end.load(Ordering::Relaxed))
     };
-    while sent < options.bytes && end.is_none_or(|end| Instant::now() < end) && !told() {
+    while sent < options.bytes && end.is_none_or(|end| Instant::now() < end) && !told(sent) {
         content.fill(&mut block);
         let left = usize::try_from(options.bytes - sent)
             .unwrap_or(BLOCK)
