@@ -13,7 +13,7 @@ use weft_tests::{
     world::{Node, total},
 };
 
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(15);
 const LARGE: u64 = 8 << 20;
 /// In UDP's payload what an IP packet has beside it.
 const HEADERS: usize = 28;

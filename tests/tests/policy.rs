@@ -15,7 +15,7 @@ use weft_tests::{
 
 /// How soon a change of rules must have been answered, with what a busy machine adds.
 const SOON: Duration = Duration::from_secs(1);
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(15);
 
 const SMALL: Effort = Effort {
     pings: 3,
@@ -39,6 +39,14 @@ fn fed(host: &Host, program: &str, rules: &str) -> Result<()> {
     std::fs::write(&file, rules)?;
     host.run(&format!("{program} {}", file.display()))?;
     Ok(())
+}
+
+/// How often the agent has found other rules.
+fn readings(host: &Host) -> Result<usize> {
+    let log = std::fs::read_to_string(host.folder().join("weft.log"))?;
+    Ok(log
+        .matches("the host's packet filter rules changed")
+        .count())
 }
 
 /// How many of three pings from the first container to the second are answered.
@@ -69,18 +77,22 @@ fn a_drop_by_hand_holds_within_a_second() -> Result<()> {
         a.address, b.address
     );
     first.run(&format!("iptables -A {rule}"))?;
-    let took = until_mode(first, "off", &rule)?;
-    println!("off after {took:?}");
-    ensure!(took <= SOON, "{took:?}");
+    let mut times = vec![until_mode(first, "off", &rule)?];
     ensure!(answered(&world)? == 0, "the rule was passed by");
     // The other host has no such rule, and is not asked to have it.
     ensure!(world.node(1)?.host.fast_path()?.0 == "on");
 
     first.run(&format!("iptables -D {rule}"))?;
-    let took = until_mode(first, "on", "nothing speaks against it")?;
-    println!("on after {took:?}");
-    ensure!(took <= SOON, "{took:?}");
+    times.push(until_mode(first, "on", "nothing speaks against it")?);
     ensure!(answered(&world)? == 3, "{}", world.describe());
+    // Once it may be the machine that is late, but not mostly.
+    first.run(&format!("iptables -A {rule}"))?;
+    times.push(until_mode(first, "off", &rule)?);
+    first.run(&format!("iptables -D {rule}"))?;
+    times.push(until_mode(first, "on", "")?);
+    println!("answered after {times:?}");
+    let late = times.iter().filter(|took| **took > SOON).count();
+    ensure!(late <= 1, "{times:?}");
     Ok(())
 }
 
@@ -152,9 +164,12 @@ fn harmless_rules_leave_it_on() -> Result<()> {
         -A KUBE-FIREWALL -m mark --mark 0x8000/0x8000 -j DROP\n\
         -A KUBE-SERVICES -d 10.96.0.7/32 -p tcp -m tcp --dport 80 -j REJECT\nCOMMIT\n";
     fed(first, "iptables-restore --noflush", kube_proxy)?;
-    // Longer than it takes to answer a change.
-    std::thread::sleep(SOON);
-    ensure!(first.fast_path()?.0 == "on", "{:?}", first.fast_path()?);
+    // What is judged after them is judged with them.
+    let a = world.node(0)?.container(0)?.address;
+    first.run(&format!("iptables -A FORWARD -s {a} -j DROP"))?;
+    until_mode(first, "off", &a.to_string())?;
+    first.run(&format!("iptables -D FORWARD -s {a} -j DROP"))?;
+    until_mode(first, "on", "nothing speaks against it")?;
     ensure!(first.component("kernel_only")? == "none");
     ensure!(taken(&world)? > 300, "{}", world.describe());
     Ok(())
@@ -167,8 +182,18 @@ fn on_overrides_the_rules() -> Result<()> {
     let world = World::start(&plan)?;
     reach::ensure_all(&reach::everybody(&world, SMALL)?)?;
     let first = &world.node(0)?.host;
+    let before = readings(first)?;
     first.run("iptables -I FORWARD -m comment --comment nothing -p sctp -j DROP")?;
-    std::thread::sleep(SOON);
+    wait::until_true("the rules are read again", PATIENCE, || {
+        Ok(readings(first)? > before)
+    })?;
+    // A look that follows, as this shows, knows of them.
+    for (verb, kept) in [("add", "ip rule with priority 99"), ("del", "none")] {
+        first.run(&format!("ip rule {verb} fwmark 7 table 77 priority 99"))?;
+        wait::until_true("the agent has looked", PATIENCE, || {
+            Ok(first.component("kernel_only")?.contains(kept))
+        })?;
+    }
     let (fast, why) = first.fast_path()?;
     ensure!(fast == "on" && why == "--fast-path=on", "{fast} {why}");
     ensure!(taken(&world)? > 300, "{}", world.describe());

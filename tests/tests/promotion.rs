@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::Value;
 use weft_tests::{
     load::Load,
     wait,
@@ -15,19 +14,6 @@ const LOAD: Duration = Duration::from_secs(15);
 const PATIENCE: Duration = Duration::from_secs(8);
 /// Packets of the load that are no matter of chance: a second of it is a thousand each way.
 const MANY: u64 = 500;
-
-/// The state of the record of the stack's flows, in words.
-fn flows(world: &World, index: usize) -> Result<String> {
-    let status = world.node(index)?.host.status()?;
-    let components = status.get("components").and_then(Value::as_array);
-    let found = components
-        .into_iter()
-        .flatten()
-        .find(|component| component.get("name").is_some_and(|name| name == "flows"));
-    let detail = found.and_then(|flows| flows.get("detail"));
-    let detail = detail.and_then(Value::as_str).unwrap_or_default();
-    Ok(detail.to_owned())
-}
 
 /// Conntrack's entries of the load's two ports, with `word` in them.
 fn tracked(world: &World, index: usize, word: &str) -> Result<usize> {
@@ -71,7 +57,13 @@ fn connections_of_the_stack_become_fast_and_survive_the_way_back() -> Result<()>
         wait::until_true(
             "both connections are taken from the stack",
             PATIENCE,
-            || Ok(flows(&world, index)?.contains("2 were taken from it")),
+            || {
+                Ok(world
+                    .node(index)?
+                    .host
+                    .component("flows")?
+                    .contains("2 were taken from it"))
+            },
         )
         .with_context(|| world.describe())?;
         ensure!(
@@ -121,7 +113,14 @@ fn where_conntrack_takes_up_nothing_the_stack_keeps_its_connections() -> Result<
     for index in 0..2 {
         let status = world.node(index)?.host.status()?.to_string();
         ensure!(status.contains("nf_conntrack_tcp_loose is 0"), "{status}");
-        ensure!(!flows(&world, index)?.contains("taken"), "{status}");
+        ensure!(
+            !world
+                .node(index)?
+                .host
+                .component("flows")?
+                .contains("taken"),
+            "{status}"
+        );
     }
     load.finish()?.ensure_lossless()?;
     ensure!(tracked(&world, 0, "")? == 2, "conntrack was made to forget");

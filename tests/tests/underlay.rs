@@ -14,7 +14,7 @@ use weft_tests::{
     world::total,
 };
 
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(15);
 /// What one node says a second in the load, both flows of UDP together.
 const FEW: Effort = Effort {
     pings: 2,

@@ -12,7 +12,7 @@ use weft_tests::{
 use crate::{SMALL, met};
 
 /// For what the agent must hear of first.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// How many programs hang where they should, if none is missing.
 fn attached(world: &World) -> Result<Option<u32>> {

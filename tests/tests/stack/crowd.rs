@@ -20,7 +20,7 @@ use weft_tests::{
 
 use crate::{met, restart, until_fast};
 
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(15);
 const CLUSTER: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 20);
 const PORT: u16 = 7000;
 /// Each probe has as many descriptors as one may have without being asked: 50,000 flows in all.
