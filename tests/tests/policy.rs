@@ -166,7 +166,7 @@ fn harmless_rules_leave_it_on() -> Result<()> {
     fed(first, "iptables-restore --noflush", kube_proxy)?;
     // What is judged after them is judged with them.
     let a = world.node(0)?.container(0)?.address;
-    first.run(&format!("iptables -A FORWARD -s {a} -j DROP"))?;
+    first.run(&format!("iptables -I FORWARD -s {a} -j DROP"))?;
     until_mode(first, "off", &a.to_string())?;
     first.run(&format!("iptables -D FORWARD -s {a} -j DROP"))?;
     until_mode(first, "on", "nothing speaks against it")?;
@@ -194,6 +194,11 @@ fn on_overrides_the_rules() -> Result<()> {
             Ok(first.component("kernel_only")?.contains(kept))
         })?;
     }
+    wait::until_true(
+        "both ways are back",
+        PATIENCE,
+        || Ok(answered(&world)? == 3),
+    )?;
     let (fast, why) = first.fast_path()?;
     ensure!(fast == "on" && why == "--fast-path=on", "{fast} {why}");
     ensure!(taken(&world)? > 300, "{}", world.describe());
