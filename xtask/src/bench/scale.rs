@@ -333,7 +333,7 @@ fn ticks(pid: u32) -> Result<(f64, f64)> {
     let rest = text.rsplit(')').next().context("a line of stat")?;
     let numbers: Vec<f64> = rest
         .split_whitespace()
-        .map_while(|word| word.parse().ok().or(Some(0.0)))
+        .map(|word| word.parse().unwrap_or(0.0))
         .collect();
     let [user, system, of_user, of_system] = numbers.get(11..15).context("four times")? else {
         anyhow::bail!("four times");
