@@ -111,8 +111,12 @@ pub fn strangers_delete(stage: &mut Stage) -> Result<Injected> {
             late.push(format!("{what} not repaired: {error:#}"));
         } else if took > REPAIR {
             late.push(format!("{what} after {took:.1?}"));
-        } else if what != "a rule" && operations(stage)? <= before {
-            late.push(format!("{what} repaired and not counted"));
+        } else if what != "a rule" {
+            // The status follows what is repaired.
+            let counted = || Ok(operations(stage)? > before);
+            if wait::until_true("it is counted", REPAIR, counted).is_err() {
+                late.push(format!("{what} repaired and not counted"));
+            }
         }
         times.push(format!("{what} {:.1} s", took.as_secs_f64()));
     }
