@@ -82,7 +82,7 @@ impl Done {
 /// try.
 async fn give_back(args: &CleanupArgs, vni: Vni, done: &mut Done) -> anyhow::Result<()> {
     let host = Rtnetlink::new()?.observe().await?;
-    let owner = Owner::of(&host, &format!("flannel.{vni}"));
+    let owner = Owner::of(&host, &vni.device());
     match release(&args.lease, &args.subnet_file, &owner).await {
         Ok(Released::Gone(what)) => done.removed.push(what),
         Ok(Released::Left(why)) => done.left.push(why),
@@ -96,7 +96,7 @@ async fn give_back(args: &CleanupArgs, vni: Vni, done: &mut Done) -> anyhow::Res
 async fn remove(args: &CleanupArgs, vni: Vni, done: &mut Done) -> anyhow::Result<()> {
     let netlink = Rtnetlink::new()?;
     let host = netlink.observe().await?;
-    let device = host.link_named(&format!("flannel.{vni}"));
+    let device = host.link_named(&vni.device());
     // The file and the rules name no network: they are this one's if its device has an address of
     // the file's subnet, or, where there is no device, if nobody else is at work here.
     let env = SubnetEnv::read(&args.subnet_file)
@@ -132,7 +132,7 @@ async fn remove(args: &CleanupArgs, vni: Vni, done: &mut Done) -> anyhow::Result
     }
     if args.keep_network {
         // It is off while a subnet is lost, and flanneld would not turn it on.
-        let device = format!("flannel.{vni}");
+        let device = vni.device();
         if let Err(error) = Sysctls::host().forward_from(&device, true) {
             done.keep(&format!("forwarding of {device}"), Err(error.into()));
         }

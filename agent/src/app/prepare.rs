@@ -108,7 +108,7 @@ pub fn vtep_mac(
     previous: Option<Subnet>,
     network: &NetworkConfig,
 ) -> Mac {
-    let name = format!("flannel.{}", network.vni);
+    let name = network.vni.device();
     let there = host
         .link_named(&name)
         .filter(|link| matches!(link.kind, LinkKind::Vxlan(_)));

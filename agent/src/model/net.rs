@@ -116,6 +116,12 @@ impl Vni {
     pub const fn get(self) -> u32 {
         self.0
     }
+
+    /// The name of the network's device, which is flannel's.
+    #[must_use]
+    pub fn device(self) -> String {
+        format!("flannel.{self}")
+    }
 }
 
 impl TryFrom<u64> for Vni {

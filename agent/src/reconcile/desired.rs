@@ -144,7 +144,7 @@ pub struct Desired {
 #[must_use]
 pub fn desired(view: &View<'_>) -> Desired {
     let (peers, ignored) = peers(view);
-    let name = format!("flannel.{}", view.network.vni);
+    let name = view.network.vni.device();
     let device = VxlanDevice {
         name: name.clone(),
         attrs: VxlanAttrs {

@@ -222,7 +222,7 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
             .values()
             .filter(|lease| lease.subnet != own);
         let wanted: BTreeSet<IpAddr> = others.map(|lease| lease.attrs.public_ip).collect();
-        let device = format!("flannel.{}", self.network.vni);
+        let device = self.network.vni.device();
         memory
             .hops
             .refresh(&self.netlink, host, &device, &wanted)
@@ -444,7 +444,7 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
     /// Without forwarding no packet of a container leaves the host, or comes in. What the overlay
     /// brings for a subnet that is somebody else's must not: with programs or without.
     pub(super) fn keep_forwarding(&mut self, failures: &mut Vec<String>) {
-        let device = format!("flannel.{}", self.network.vni);
+        let device = self.network.vni.device();
         let holds = !self.own_lease.borrow().is_lost();
         if let Err(error) = self.sysctls.forward_from(&device, holds) {
             self.memory.complain(failures, error.to_string());

@@ -279,7 +279,7 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
         let (HostChange::Neighbours(links), Some(seen)) = (change, &self.memory.seen) else {
             return Some(Sight::Full);
         };
-        let device = format!("flannel.{}", self.network.vni);
+        let device = self.network.vni.device();
         for link in links {
             match seen.host.links.get(&link) {
                 None => return Some(Sight::Full),
