@@ -353,3 +353,6 @@ pub async fn lease(
     info!(subnet = %lease.subnet, reservation = lease.store_lease.is_none(), "subnet leased");
     Ok(lease)
 }
+
+#[cfg(test)]
+mod tests;

@@ -56,6 +56,61 @@ async fn nobody_is_told_to_start_before_the_rules_were_tried() {
     assert!(!next().await.0);
 }
 
+/// Names that scripts and people look for, and whether the node may be used.
+#[test]
+fn each_state_of_the_lease_has_its_name_and_its_readiness() {
+    let told = |lease: OwnLease| Told {
+        report: Report {
+            complete: true,
+            ..Report::default()
+        },
+        way: Health::default(),
+        kept: 0,
+        narrow: Narrow::default(),
+        lease,
+        rules: Some(Ok(String::new())),
+        network: Ok(String::new()),
+        subnet_file: Ok(String::new()),
+    };
+    let silent = OwnLease::Unconfirmed {
+        since: "2026-01-01T00:00:00Z".to_owned(),
+        why: "no answer".to_owned(),
+    };
+    for (lease, ready, ok, said) in [
+        (OwnLease::Held, true, true, "held"),
+        (
+            silent,
+            true,
+            false,
+            "degraded: lease unconfirmed since 2026-01-01T00:00:00Z: no answer",
+        ),
+        (
+            OwnLease::Missing("gone".to_owned()),
+            false,
+            false,
+            "lease_missing: gone",
+        ),
+        (
+            OwnLease::Lost("by".to_owned()),
+            false,
+            false,
+            "subnet_lost: by",
+        ),
+        (
+            OwnLease::Conflict("two".to_owned()),
+            false,
+            false,
+            "public_ip_conflict: two",
+        ),
+    ] {
+        let status = status(&Status::default(), &told(lease));
+        assert_eq!(status.ready, ready, "{said}");
+        let part = status.components.iter().find(|part| part.name == "lease");
+        let part = part.expect("the lease");
+        assert_eq!((part.ok, part.detail.as_str()), (ok, said));
+    }
+}
+
 #[test]
 fn long_lists_are_cut_off_and_short_ones_are_whole() {
     assert_eq!(listed::<u8, u8>([]), "none");
