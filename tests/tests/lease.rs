@@ -183,13 +183,18 @@ fn nodes_with_one_address_say_so_and_write_no_more() -> Result<()> {
         let line = text.lines().find(|line| line.contains("ModRevision"));
         line.map(str::to_owned).context("no ModRevision")
     };
-    // Both hear of a later record, and have written nothing until then.
-    lab.etcd.put(
-        &format!("{PREFIX}/subnets/188.172.200.0-24"),
-        r#"{"PublicIP":"192.0.2.60"}"#,
-    )?;
+    // Their data paths go on: both follow a node that comes later, and have written nothing until then.
+    let node = r#"{"PublicIP":"192.0.2.60","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"0a:00:00:00:00:60"}}"#;
+    lab.etcd
+        .put(&format!("{PREFIX}/subnets/188.172.200.0-24"), node)?;
     for host in &lab.hosts {
-        until_lease(host, false, "188.172.200.0/24")?;
+        let what = format!("{} has the way to the new node", host.label);
+        wait::until_true(&what, LIMIT, || {
+            let routes = host.ip("route show dev flannel.1")?;
+            let peers = format!("{:?}", host.peers()?);
+            Ok(routes.contains("188.172.200.0/24") && peers.contains("188.172.200.0"))
+        })?;
+        until_lease(host, false, "public_ip_conflict")?;
     }
     let later = lab.etcd.ctl(&["get", "-w", "fields", &key(&env)])?;
     ensure!(

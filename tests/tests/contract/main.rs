@@ -1,6 +1,7 @@
-//! flannel's contract beyond packets: health, rules in nftables, a network config that changes,
+//! flannel's contract beyond packets: flags, health, rules in nftables, a network config that changes,
 //! leases of both families, several networks on one host.
 
+mod flags;
 mod networks;
 mod rules;
 mod running;
