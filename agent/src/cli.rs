@@ -54,6 +54,7 @@ pub enum Verb {
     /// Shows what the pinned maps hold, whether an agent runs or not.
     Dump(DumpArgs),
     /// Prints Docker's options out of subnet.env, as mk-docker-opts.sh does.
+    #[command(args_override_self = true)]
     DockerOpts(DockerOptsArgs),
     /// Measures the way to another host, where `weft bench --server` waits.
     Bench(BenchArgs),

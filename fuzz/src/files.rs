@@ -15,7 +15,7 @@ pub(crate) fn subnet_env(input: &[u8]) {
         let again = SubnetEnv::parse(&env.text()).expect("what was read can be written");
         assert_eq!(env, again);
     }
-    if let Ok(env) = DockerEnv::parse(&text) {
+    if let Ok(env) = DockerEnv::parse(&text, false) {
         docker_opts::render(&env, &DockerOpts::default()).expect("the usual name is a good one");
     }
 }

@@ -109,13 +109,12 @@ pub fn dump(args: &DumpArgs) -> anyhow::Result<u8> {
 /// `weft docker-opts`.
 pub fn docker_opts(args: &DockerOptsArgs) -> anyhow::Result<u8> {
     let text = subnet_env::read(&args.subnet_file).context("is the agent running?")?;
-    let env = DockerEnv::parse(&text)?;
+    let env = DockerEnv::parse(&text, args.no_ip_masq)?;
     let options = DockerOpts {
         individual: args.individual,
         combined: args.combined,
         key: args.key.clone(),
         before: std::env::var(&args.key).unwrap_or_default(),
-        skip_ipmasq: args.no_ip_masq,
     };
     let text = docker_opts::render(&env, &options)?;
     match &args.output {

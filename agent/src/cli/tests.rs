@@ -98,6 +98,11 @@ fn of_a_flag_that_is_typed_twice_the_last_counts() {
     assert!(!args.ip_masq);
     assert_eq!(args.healthz_port, 2);
     assert_eq!(args.iface, ["eth0", "eth1"]);
+    let words = ["weft", "docker-opts", "-i", "-f", "/a", "-i", "-f/b"];
+    match parse(words.map(OsString::from), |_| None).unwrap().verb {
+        Verb::DockerOpts(args) => assert_eq!(args.subnet_file, PathBuf::from("/b")),
+        other => panic!("{other:?}"),
+    }
     // An empty one is none, also after one that was not.
     let args = run(
         &[

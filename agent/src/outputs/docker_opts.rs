@@ -20,12 +20,17 @@ pub struct DockerEnv {
 }
 
 impl DockerEnv {
-    /// Reads the text of the file.
-    pub fn parse(text: &str) -> Result<Self, EnvError> {
+    /// Reads the text of the file. With `skip_ipmasq` (`-m`) nobody asks what it says of
+    /// masquerading.
+    pub fn parse(text: &str, skip_ipmasq: bool) -> Result<Self, EnvError> {
         let variables = Variables::read(text);
         let env = Self {
             bridge: variables.range("FLANNEL_SUBNET")?,
-            ip_masq: variables.truth("FLANNEL_IPMASQ")?,
+            ip_masq: if skip_ipmasq {
+                None
+            } else {
+                variables.truth("FLANNEL_IPMASQ")?
+            },
             mtu: variables.mtu("FLANNEL_MTU")?,
         };
         match env.bridge {
@@ -48,8 +53,6 @@ pub struct DockerOpts {
     pub key: String,
     /// Its value until now, which stays in front.
     pub before: String,
-    /// Leave the masquerading option out (`-m`).
-    pub skip_ipmasq: bool,
 }
 
 /// The key cannot be the name of a variable.
@@ -64,7 +67,6 @@ impl Default for DockerOpts {
             combined: false,
             key: DEFAULT_KEY.to_owned(),
             before: String::new(),
-            skip_ipmasq: false,
         }
     }
 }
@@ -76,7 +78,6 @@ pub fn render(env: &DockerEnv, opts: &DockerOpts) -> Result<String, KeyError> {
         combined,
         key,
         before,
-        skip_ipmasq,
     } = opts;
     let names_a_variable = key.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
@@ -89,7 +90,7 @@ pub fn render(env: &DockerEnv, opts: &DockerOpts) -> Result<String, KeyError> {
     if let Some(bridge) = env.bridge {
         options.push(("BIP", format!("--bip={bridge}")));
     }
-    if let Some(masquerades) = env.ip_masq.filter(|_| !skip_ipmasq) {
+    if let Some(masquerades) = env.ip_masq {
         // When the agent masquerades, Docker must not, and the other way round.
         options.push(("IPMASQ", format!("--ip-masq={}", !masquerades)));
     }
@@ -137,7 +138,7 @@ mod tests {
     fn env(ip_masq: bool) -> DockerEnv {
         let text =
             format!("FLANNEL_SUBNET=10.1.74.1/24\nFLANNEL_MTU=1472\nFLANNEL_IPMASQ={ip_masq}\n");
-        DockerEnv::parse(&text).unwrap()
+        DockerEnv::parse(&text, false).unwrap()
     }
 
     const INDIVIDUAL: &str = "DOCKER_OPT_BIP=\"--bip=10.1.74.1/24\"\nDOCKER_OPT_IPMASQ=\"--ip-masq=true\"\nDOCKER_OPT_MTU=\"--mtu=1472\"\n";
@@ -177,12 +178,15 @@ mod tests {
             render(named),
             COMBINED.replace("DOCKER_OPTS", "DOCKER_NETWORK_OPTIONS")
         );
-        let without = DockerOpts {
-            skip_ipmasq: true,
-            ..default()
-        };
+    }
+
+    /// Nor is anything wrong with a text that is not looked at.
+    #[test]
+    fn masquerading_can_be_left_out() {
+        let text = "FLANNEL_SUBNET=10.1.74.1/24\nFLANNEL_MTU=1472\nFLANNEL_IPMASQ=perhaps\n";
+        let env = DockerEnv::parse(text, true).unwrap();
         assert_eq!(
-            render(without),
+            render(&env, &DockerOpts::default()).unwrap(),
             "DOCKER_OPT_BIP=\"--bip=10.1.74.1/24\"\nDOCKER_OPT_MTU=\"--mtu=1472\"\nDOCKER_OPTS=\" --bip=10.1.74.1/24 --mtu=1472\"\n"
         );
     }
@@ -208,7 +212,7 @@ mod tests {
 
     #[test]
     fn what_the_file_lacks_is_left_out_and_what_is_wrong_is_told() {
-        let part = DockerEnv::parse("FLANNEL_SUBNET=10.1.74.1/24\nX=1\n").unwrap();
+        let part = DockerEnv::parse("FLANNEL_SUBNET=10.1.74.1/24\nX=1\n", false).unwrap();
         assert_eq!(
             render(&part, &DockerOpts::default()).unwrap(),
             "DOCKER_OPT_BIP=\"--bip=10.1.74.1/24\"\nDOCKER_OPTS=\" --bip=10.1.74.1/24\"\n"
@@ -219,7 +223,7 @@ mod tests {
             ("FLANNEL_SUBNET=10.1.74.1", "an IPv4 range"),
             ("FLANNEL_MTU=big", "a number"),
         ] {
-            let why = DockerEnv::parse(text).unwrap_err().to_string();
+            let why = DockerEnv::parse(text, false).unwrap_err().to_string();
             assert!(why.contains(told), "{why}");
         }
     }
