@@ -233,6 +233,7 @@ fn an_address_that_is_routed_elsewhere_is_none() {
                 link: index(link),
                 onlink: false,
                 metric: 0,
+                mtu: None,
                 protocol: 4,
             })
             .collect();

@@ -36,6 +36,7 @@ use crate::{
     reconcile::{
         leases::{self, Following, StoreNews},
         loss::SharedLedger,
+        narrow::{self, Paths},
         network::Follower,
         pass::Memory,
         pulse::{Pulse, Task},
@@ -242,10 +243,13 @@ async fn serve(
         None => prepare::detach_leftovers(&network),
     }
 
-    let (narrow, paths) = watch::channel(Narrow::default());
-    if let (Some(every), Some(_)) = (config.path_mtu_every, &datapath) {
-        tasks.spawn(paths::watch(network.vni, every, narrow));
+    let (measured, narrow) = watch::channel(Narrow::default());
+    let ways = watch::Sender::default();
+    if let Some(every) = config.path_mtu_every {
+        measured.send_replace(narrow::earlier(&host, &network));
+        tasks.spawn(paths::watch(every, ways.subscribe(), measured));
     }
+    let paths = Paths { narrow, ways };
 
     let on_lost = renumber::policy(config.on_subnet_lost, datapath.is_some());
 
@@ -317,7 +321,7 @@ async fn serve(
         ground,
         SubnetFile::new(config.subnet_file.clone(), env),
         reported.clone(),
-        (store.health(), kept_peers, paths),
+        (store.health(), kept_peers, paths.narrow.clone()),
         own_lease.clone(),
         (rules, network_state),
     ));
@@ -336,6 +340,7 @@ async fn serve(
         guard: config.guard,
         hook_ports: config.hook_ports,
         networks,
+        paths,
         pulse,
         memory: Memory::default(),
     };

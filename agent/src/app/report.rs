@@ -162,7 +162,7 @@ fn path_mtu(narrow: &Narrow) -> Component {
     Component::bad(
         "path_mtu",
         format!(
-            "{}: what is larger is in pieces or lost; widen the way, or set Backend.MTU to {least} in the network config and restart agents and containers",
+            "{}: senders of this host are told so, those of a node with flannel are not; widen the way, or set Backend.MTU to {least} in the network config and restart agents and containers",
             listed(each)
         ),
     )

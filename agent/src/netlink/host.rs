@@ -129,6 +129,8 @@ pub struct Route {
     pub onlink: bool,
     /// Priority, lowest first; 0 when not given.
     pub metric: u32,
+    /// The largest packet that is sent by it, where it says so; else the device's.
+    pub mtu: Option<u32>,
     /// Who made it (`RTPROT_*`): 2 kernel, 3 boot (flannel and we), 4 static.
     pub protocol: u8,
 }

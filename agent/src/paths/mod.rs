@@ -5,12 +5,7 @@
 mod echo;
 mod search;
 
-use std::{
-    collections::BTreeMap,
-    io,
-    net::{IpAddr, Ipv4Addr},
-    time::Duration,
-};
+use std::{collections::BTreeMap, io, net::Ipv4Addr, time::Duration};
 
 use futures::{StreamExt as _, stream};
 use tokio::{
@@ -18,27 +13,25 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 use tracing::{debug, info, warn};
-use weft_common::{
-    peer::{PEER_DIRECT, PEER_FAST, PeerEntry},
-    settings::{DIRECT_ROUTING, DatapathSettings},
-    wire::OVERHEAD,
-};
 
 pub use self::echo::read_any;
 use self::{echo::Echoes, search::Search};
-use crate::{
-    datapath::{
-        DatapathError,
-        ebpf::{maps::Maps, pins::PinDir},
-    },
-    model::net::Vni,
-};
 
 /// The largest packet that comes through whole, for each peer where that is not the full size.
 pub type Narrow = BTreeMap<Ipv4Addr, u32>;
 
+/// Whose way is to be measured, and from where.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ways {
+    /// Our own address; `None` while nothing is known.
+    pub source: Option<Ipv4Addr>,
+    /// The largest packet that this host would send to each peer if it knew nothing of its way;
+    /// `None` where none leads there at the moment.
+    pub peers: BTreeMap<Ipv4Addr, Option<u32>>,
+}
+
 /// Every host takes packets of this size (RFC 791).
-const LEAST: u32 = 576;
+pub const LEAST: u32 = 576;
 /// A full packet may be lost for other reasons.
 const TRIES: u32 = 3;
 const PATIENCE: Duration = Duration::from_millis(300);
@@ -48,8 +41,6 @@ const FIRST: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_secs(60);
 /// Peers that are asked at a time: one that is silent takes two seconds.
 const AT_ONCE: usize = 32;
-/// Between two looks at our own address.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// What came of asking one peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,67 +59,27 @@ trait Ask {
 }
 
 /// Asks every peer at these intervals, until it is dropped.
-pub async fn watch(vni: Vni, every: Duration, told: watch::Sender<Narrow>) {
+pub async fn watch(every: Duration, mut ways: watch::Receiver<Ways>, told: watch::Sender<Narrow>) {
+    if ways.wait_for(|ways| ways.source.is_some()).await.is_err() {
+        return;
+    }
     sleep(every.min(FIRST)).await;
     loop {
-        let pause = match peers(vni) {
-            Ok((source, peers)) => tokio::select! {
-                () = round(|| Echoes::open(source), peers, &told) => every,
-                () = moved(vni, source) => every.min(FIRST),
-            },
-            Err(error) => {
-                debug!(%error, "ways to peers are not measured");
-                every
-            }
+        let Ways { source, peers } = ways.borrow().clone();
+        let open = || Echoes::open(source.unwrap_or(Ipv4Addr::UNSPECIFIED).into());
+        let pause = tokio::select! {
+            () = round(open, peers, &told) => every,
+            // The answers go to the address that it was.
+            Ok(_) = ways.wait_for(|ways| ways.source != source) => every.min(FIRST),
         };
         let narrow = !told.borrow().is_empty();
         sleep(if narrow { pause.min(AGAIN) } else { pause }).await;
     }
 }
 
-/// Our own address, and the largest packet that each peer is sent.
-fn peers(vni: Vni) -> Result<(IpAddr, BTreeMap<Ipv4Addr, u32>), DatapathError> {
-    let state = Maps::open(&PinDir::new(vni))?.read()?;
-    let settings = state.settings.as_ref();
-    let width = |peer: &PeerEntry| Some((peer.vtep_addr.into(), full(peer, settings)?));
-    let peers = state.peers.values().filter_map(width).collect();
-    Ok((own(settings), peers))
-}
-
-fn own(settings: Option<&DatapathSettings>) -> IpAddr {
-    let own = settings.map(|settings| settings.vtep_addr);
-    own.map_or(Ipv4Addr::UNSPECIFIED, Ipv4Addr::from).into()
-}
-
-/// The largest packet that a peer is sent on the underlay. An entry has the width of what is in the
-/// tunnel, and of the whole way where there is none. One that is left to the kernel may have either,
-/// where there are ways without a tunnel.
-fn full(peer: &PeerEntry, settings: Option<&DatapathSettings>) -> Option<u32> {
-    let has = |flag| peer.flags & flag != 0;
-    let direct = settings
-        .is_some_and(|settings| settings.flags & DIRECT_ROUTING != 0 || peer.mtu > settings.mtu);
-    let overhead = if has(PEER_DIRECT) {
-        0
-    } else if has(PEER_FAST) || !direct {
-        u32::try_from(OVERHEAD).unwrap_or(u32::MAX)
-    } else {
-        return None;
-    };
-    (peer.mtu > 0).then(|| peer.mtu.saturating_add(overhead))
-}
-
-/// Waits until our address is another: the answers go to the one that it was.
-async fn moved(vni: Vni, from: IpAddr) {
-    let now = || Maps::open(&PinDir::new(vni))?.settings();
-    // What cannot be read has not changed.
-    while now().map_or(true, |settings| own(settings.as_ref()) == from) {
-        sleep(LOOK).await;
-    }
-}
-
 async fn round<A: Ask>(
     open: impl Fn() -> io::Result<A>,
-    peers: BTreeMap<Ipv4Addr, u32>,
+    peers: BTreeMap<Ipv4Addr, Option<u32>>,
     told: &watch::Sender<Narrow>,
 ) {
     told.send_if_modified(|narrow| {
@@ -136,7 +87,10 @@ async fn round<A: Ask>(
         narrow.retain(|peer, _| peers.contains_key(peer));
         narrow.len() != before
     });
-    let asked = peers.into_iter().map(|(peer, full)| {
+    let reached = peers
+        .into_iter()
+        .filter_map(|(peer, full)| Some((peer, full?)));
+    let asked = reached.map(|(peer, full)| {
         let ask = open();
         async move {
             let width = match ask {
@@ -188,6 +142,10 @@ async fn measure(ask: &mut impl Ask, peer: Ipv4Addr, full: u32) -> io::Result<Wi
         let passed = come_through(ask, peer, size).await?;
         search.note(size, passed);
     }
+    // What is sent goes by the answer: full packets may have met a queue that was full for a moment.
+    if come_through(ask, peer, full).await? {
+        return Ok(Width::Full);
+    }
     Ok(Width::Narrow(search.most()))
 }
 
@@ -215,8 +173,6 @@ impl Ask for Echoes {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-
-    use zerocopy::FromZeros as _;
 
     use super::*;
 
@@ -257,7 +213,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_narrow_is_found_to_the_byte_and_forgotten_when_it_is_not() {
         let told = watch::Sender::new(Narrow::new());
-        let peers = BTreeMap::from([1, 2, 3, 4].map(|last| (peer(last), 1500)));
+        let peers = BTreeMap::from([1, 2, 3, 4].map(|last| (peer(last), Some(1500))));
         let mut ways = Ways {
             widths: BTreeMap::from([(peer(2), 1400), (peer(3), 1499)]),
             silent: BTreeSet::from([peer(4)]),
@@ -280,7 +236,7 @@ mod tests {
     async fn thousands_that_do_not_answer_take_minutes() {
         let told = watch::Sender::new(Narrow::new());
         let all = (0..4000_u32).map(|n| Ipv4Addr::from(0xc000_0200 + n));
-        let peers: BTreeMap<_, _> = all.map(|peer| (peer, 1500)).collect();
+        let peers: BTreeMap<_, _> = all.map(|peer| (peer, Some(1500))).collect();
         let ways = Ways {
             silent: peers.keys().copied().collect(),
             patience: PATIENCE,
@@ -299,34 +255,8 @@ mod tests {
             device: Some(1500),
             ..Ways::default()
         };
-        let peers = BTreeMap::from([(peer(1), 1550)]);
+        let peers = BTreeMap::from([(peer(1), Some(1550))]);
         round(|| Ok(ways.clone()), peers, &told).await;
         assert_eq!(*told.borrow(), Narrow::new());
-    }
-
-    #[test]
-    fn a_peer_is_asked_with_what_it_is_sent() {
-        let entry = |flags, mtu| PeerEntry {
-            flags,
-            mtu,
-            ..PeerEntry::new_zeroed()
-        };
-        let settings = |flags| DatapathSettings {
-            flags,
-            mtu: 1450,
-            ..DatapathSettings::default()
-        };
-        for (flags, mtu, network, asked) in [
-            (PEER_FAST, 1450, 0, Some(1500)),
-            (PEER_FAST, 1450, DIRECT_ROUTING, Some(1500)),
-            (PEER_DIRECT, 1500, DIRECT_ROUTING, Some(1500)),
-            (PEER_FAST, 0, 0, None),
-            (0, 1450, 0, Some(1500)),
-            (0, 1500, 0, None),
-            (0, 1450, DIRECT_ROUTING, None),
-        ] {
-            let found = full(&entry(flags, mtu), Some(&settings(network)));
-            assert_eq!(found, asked, "{flags} {mtu} {network}");
-        }
     }
 }

@@ -3,6 +3,7 @@
 mod lost;
 mod overlaps;
 mod peers;
+mod widths;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,6 +31,7 @@ use crate::{
         peer::{Hop, Peer},
     },
     netlink::{ObservedHost, VxlanAttrs, VxlanDevice},
+    paths::{Narrow, Ways},
 };
 
 /// What the programs copy from the kernel's own tunnels.
@@ -60,6 +62,8 @@ pub struct View<'a> {
     pub host: &'a ObservedHost,
     /// How the underlay reaches each VTEP address that it reaches at all.
     pub hops: &'a BTreeMap<IpAddr, Hop>,
+    /// Ways that are narrower than the host knows.
+    pub narrow: &'a Narrow,
     /// Local containers.
     pub endpoints: &'a Endpoints,
     /// Where our programs could not be attached.
@@ -125,6 +129,10 @@ pub struct Desired {
     pub direct: BTreeMap<Subnet, IfIndex>,
     /// VTEP addresses of those that the programs reach so.
     pub routed: BTreeSet<Ipv4Addr>,
+    /// The largest packets of containers that come through whole to peers with a narrow way.
+    pub narrow: BTreeMap<Subnet, u32>,
+    /// Whose way is to be measured.
+    pub ways: Ways,
     /// Length of the subnets of a network whose peers are reached like that where they can be; there
     /// a route of that form is ours.
     pub direct_len: Option<u8>,
@@ -178,6 +186,8 @@ pub fn desired(view: &View<'_>) -> Desired {
             .collect(),
         datapath,
         routed,
+        narrow: widths::narrow(view, &name, &peers, &lost),
+        ways: widths::ways(view, &name, &peers, &lost),
         // What is cut off leaves by no way where nobody would see it.
         direct: if lost.is_empty() {
             direct(view, &name, &peers)

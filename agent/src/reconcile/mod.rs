@@ -8,6 +8,7 @@ pub mod hops;
 pub mod leases;
 pub mod look;
 pub mod loss;
+pub mod narrow;
 pub mod network;
 pub mod pass;
 pub mod plan;

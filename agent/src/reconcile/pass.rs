@@ -238,6 +238,7 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
             underlay: &underlay,
             device: &device,
         };
+        let narrow = self.paths.narrow.borrow().clone();
         let leases = &memory.leases;
         let obstacles = Obstacles::of(host, &foreign, leases, &device, underlay.link);
         let allowed = self
@@ -253,6 +254,7 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
             leases: &memory.leases,
             host,
             hops: memory.hops.reached(),
+            narrow: &narrow,
             endpoints: memory.endpoints.as_ref().unwrap_or(&none),
             unhooked: &memory.unhooked,
             kernel: self.kernel,
@@ -268,6 +270,7 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
             hook_ports: self.hook_ports,
             provisional: &provisional,
         });
+        self.paths.ask(&desired.ways);
         report.kept_ports = kept_ports(host, &desired.datapath.attachments, &foreign);
         let overlay_mtu = underlay.overlay_mtu();
         report.wide_ports = wide_ports(host, &desired.datapath.attachments, overlay_mtu);

@@ -134,6 +134,7 @@ fn plan_peers(
     let mut peers: Vec<_> = desired.peers.values().collect();
     peers.sort_by_key(|peer| peer.written);
     for peer in peers {
+        let mtu = desired.narrow.get(&peer.subnet).copied();
         if let Some(uplink) = desired.direct.get(&peer.subnet) {
             routes.push(Route {
                 destination: peer.subnet.net(),
@@ -141,6 +142,7 @@ fn plan_peers(
                 link: *uplink,
                 onlink: false,
                 metric: 0,
+                mtu,
                 protocol: PROTOCOL_BOOT,
             });
             continue;
@@ -159,6 +161,7 @@ fn plan_peers(
             } else {
                 0
             },
+            mtu,
             protocol: PROTOCOL_BOOT,
         });
     }

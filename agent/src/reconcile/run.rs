@@ -17,6 +17,7 @@ use super::{
     allow::{Allow, Decision},
     desired::{Guard, KernelDefaults},
     leases::StoreNews,
+    narrow::Paths,
     pass::Memory,
     pulse::{self, Pulse, Task},
     renewal::OwnLease,
@@ -75,6 +76,8 @@ pub struct Reconciler<N, D> {
     pub hook_ports: bool,
     /// What of the cluster configuration may change meanwhile.
     pub networks: watch::Receiver<NetworkConfig>,
+    /// How wide the ways to the peers are.
+    pub paths: Paths,
     /// Our sign of life.
     pub pulse: Arc<Pulse>,
     /// What was learned.
@@ -160,6 +163,7 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
         let mut rules = self.allow.rules.clone();
         let mut own_lease = self.own_lease.clone();
         let mut networks = self.networks.clone();
+        let mut narrow = self.paths.narrow.clone();
         loop {
             self.pulse.beat(Task::Reconcile);
             let (at, sight) = schedule.next();
@@ -171,6 +175,7 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
                     None => return,
                 },
                 Ok(()) = own_lease.changed() => Wake::Wanted,
+                Ok(()) = narrow.changed() => Wake::Wanted,
                 new = network_changed(&mut networks) => {
                     self.network = new;
                     Wake::Wanted

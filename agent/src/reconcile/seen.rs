@@ -55,6 +55,7 @@ impl Seen {
                     link: lowest,
                     onlink: false,
                     metric: 0,
+                    mtu: None,
                     protocol: 0,
                     ..*route
                 };
@@ -112,6 +113,7 @@ mod tests {
             link,
             onlink: true,
             metric,
+            mtu: None,
             protocol: 3,
         }
     }

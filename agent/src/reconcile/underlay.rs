@@ -53,9 +53,14 @@ impl Underlay {
     /// MTU of the overlay.
     #[must_use]
     pub fn overlay_mtu(&self) -> u32 {
-        self.mtu
-            .saturating_sub(u32::try_from(OVERHEAD).unwrap_or(u32::MAX))
+        self.mtu.saturating_sub(tunnel())
     }
+}
+
+/// What a tunnel adds to a container's packet.
+#[must_use]
+pub fn tunnel() -> u32 {
+    u32::try_from(OVERHEAD).unwrap_or(u32::MAX)
 }
 
 /// The uplink as it was asked for, and as it was found last.

@@ -54,6 +54,7 @@ fn host() -> ObservedHost {
             link: index(link),
             onlink: false,
             metric,
+            mtu: None,
             protocol: 3,
         });
     }
@@ -194,6 +195,7 @@ fn errors_say_what_was_asked_and_what_there_is() {
         link: index(5),
         onlink: false,
         metric: 0,
+        mtu: None,
         protocol: 3,
     });
     let error = choose(&host, &request(&[], &[])).unwrap_err().to_string();

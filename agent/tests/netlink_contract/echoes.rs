@@ -47,6 +47,7 @@ fn our_own_changes_are_no_reason_to_look() {
             link,
             onlink: true,
             metric: 0,
+            mtu: None,
             protocol: BOOT,
         };
         let (entry, other) = (

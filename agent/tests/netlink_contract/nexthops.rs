@@ -36,6 +36,7 @@ fn route(n: u32, link: IfIndex) -> Route {
         link,
         onlink: true,
         metric: 0,
+        mtu: None,
         protocol: 3,
     }
 }
@@ -119,6 +120,40 @@ fn routes_that_are_many_have_numbers() {
             left.iter().any(|row| row.contains("via 192.0.2.9 dev up0")),
             "{left:?}"
         );
+    });
+}
+
+/// Without a word on it the kernel keeps what the route before said of its width.
+#[test]
+fn a_width_comes_and_goes_and_the_number_stays() {
+    in_fresh_netns(|| async {
+        let (host, link) = overlay().await;
+        let routes: Vec<Route> = (1..=COUNT).map(|n| route(n, link)).collect();
+        let put = |routes: &[Route]| routes.iter().copied().map(HostOp::PutRoute).collect();
+        all(&host, put(&routes)).await;
+        let (some, rest) = routes.split_at(300);
+        for mtu in [Some(1350), Some(1300), None, Some(1350), None] {
+            let told: Vec<Route> = some.iter().map(|route| Route { mtu, ..*route }).collect();
+            all(&host, put(&told)).await;
+            let whole: Vec<Route> = told.iter().chain(rest).copied().collect();
+            ensure_there(&host, link, &whole).await;
+            let rows = said("route show dev flannel.1");
+            let numbered = rows.iter().filter(|row| row.contains(" nhid "));
+            assert_eq!(numbered.count(), routes.len());
+            assert_eq!(said("nexthop show").len(), routes.len());
+        }
+        let narrow = |route: &Route| Route {
+            mtu: Some(1350),
+            ..*route
+        };
+        all(&host, put(&some.iter().map(narrow).collect::<Vec<_>>())).await;
+        // After a restart, too.
+        let next = Rtnetlink::new().unwrap();
+        next.observe().await.unwrap();
+        let gone = some.iter().map(|route| HostOp::DeleteRoute(narrow(route)));
+        all(&next, gone.collect()).await;
+        ensure_there(&next, link, rest).await;
+        assert_eq!(said("nexthop show").len(), rest.len());
     });
 }
 

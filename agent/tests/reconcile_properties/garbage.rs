@@ -16,11 +16,14 @@ use weft_common::{
 
 use crate::world::{DEVICE, OWN_ADDRESS, OWN_MAC, UPLINK, index, link, net};
 
+/// A route's metric and its width.
+type Says = (u32, Option<u32>);
+
 #[derive(Clone, Debug)]
 pub struct Garbage {
     device: Option<(u8, bool, u32, bool)>,
     addresses: Vec<(u8, u8, u8)>,
-    routes: Vec<(u8, u8, bool, u32, u8, bool)>,
+    routes: Vec<(u8, u8, bool, Says, u8, bool)>,
     neighbours: Vec<(u8, u8, NeighbourState, bool)>,
     tunnels: Vec<(u8, u8)>,
 }
@@ -54,7 +57,7 @@ pub fn garbage() -> impl Strategy<Value = Garbage> {
                 node(),
                 select(vec![24, 25]),
                 any::<bool>(),
-                metric,
+                (metric, select(vec![None, Some(1300), Some(1450)])),
                 protocol,
                 any::<bool>(),
             ),
@@ -105,7 +108,7 @@ impl Garbage {
                 let address = net(&format!("{first}.1.{third}.0/{length}"));
                 host.addresses.insert((owner, address));
             }
-            for (node, length, gateway, metric, protocol, onlink) in routes {
+            for (node, length, gateway, (metric, mtu), protocol, onlink) in routes {
                 let third = if ours { *node } else { node + 100 };
                 let destination = net(&format!("10.1.{third}.0/{length}"));
                 host.routes.insert(Route {
@@ -114,6 +117,7 @@ impl Garbage {
                     link: owner,
                     onlink: *onlink,
                     metric: *metric,
+                    mtu: *mtu,
                     protocol: *protocol,
                 });
             }

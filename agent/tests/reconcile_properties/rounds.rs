@@ -73,6 +73,7 @@ impl Rounds {
             leases: &self.leases,
             host: &host,
             hops: &hops,
+            narrow: &BTreeMap::new(),
             endpoints: &self.endpoints,
             unhooked: &BTreeSet::new(),
             kernel: KernelDefaults {

@@ -237,6 +237,7 @@ fn furnished(vlan_filtering: bool) -> ObservedHost {
             link: index(link),
             onlink: false,
             metric: 0,
+            mtu: None,
             protocol: 2,
         });
     }
@@ -246,6 +247,7 @@ fn furnished(vlan_filtering: bool) -> ObservedHost {
         link: index(UPLINK),
         onlink: false,
         metric: 0,
+        mtu: None,
         protocol: 4,
     });
     host

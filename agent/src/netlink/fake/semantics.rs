@@ -57,7 +57,12 @@ pub(super) fn change(host: &mut ObservedHost, op: &HostOp) -> Result<(), i32> {
         }
         HostOp::PutRoute(route) => put_route(host, *route)?,
         HostOp::DeleteRoute(route) => {
-            host.routes.remove(route);
+            // The kernel asks for no width.
+            let way = |route: &Route| Route {
+                mtu: None,
+                ..*route
+            };
+            host.routes.retain(|other| way(other) != way(route));
         }
         HostOp::PutConnected(link, net) => put_connected(host, *link, *net)?,
         HostOp::PutBlackhole(net) => {
@@ -151,6 +156,7 @@ fn put_connected(host: &mut ObservedHost, link: IfIndex, addr: IpNet) -> Result<
         link,
         onlink: false,
         metric: 0,
+        mtu: None,
         protocol: 2,
     };
     let mut others = host.routes.iter();
@@ -176,7 +182,7 @@ pub(super) fn route_to(host: &ObservedHost, destination: IpAddr) -> Option<(Hop,
     let hop = Hop {
         link: link.index,
         gateway: route.gateway,
-        mtu: link.mtu,
+        mtu: route.mtu.unwrap_or(link.mtu),
     };
     Some((hop, source))
 }

@@ -81,9 +81,14 @@ impl NextHops {
         self.possible && self.routes.max(self.numbered.len()) + more >= MANY
     }
 
-    /// Whether it was made with a number.
+    /// Whether its way has a number. How large a packet it takes is the route's alone.
     pub(super) fn has(&self, route: &Route) -> bool {
-        self.numbered.get(&place(route)) == Some(route)
+        let way = |route: &Route| Route {
+            mtu: None,
+            ..*route
+        };
+        let numbered = self.numbered.get(&place(route));
+        numbered.is_some_and(|numbered| way(numbered) == way(route))
     }
 
     /// Notes what came of an attempt to number a next hop.
@@ -152,9 +157,14 @@ pub(super) fn put(call: &str, route: &Route) -> Option<Request> {
     })
 }
 
-/// A route by the number of its next hop.
+/// A route by the number of its next hop. It always says its width: without a word on that the kernel
+/// takes any route with the same number for the same, and keeps what that one says.
 pub(super) fn put_route(call: String, route: &Route) -> Request {
-    let message = RouteNetlinkMessage::NewRoute(by_number(routes::new(route), route));
+    let mut message = by_number(routes::new(route), route);
+    if route.mtu.is_none() {
+        message.attributes.push(routes::metrics(0));
+    }
+    let message = RouteNetlinkMessage::NewRoute(message);
     Request {
         call,
         message: message.into(),
@@ -254,6 +264,7 @@ mod tests {
             link: IfIndex::try_from(link).unwrap(),
             onlink: true,
             metric: 0,
+            mtu: None,
             protocol: RTPROT_BOOT,
         }
     }

@@ -79,7 +79,13 @@ pub(super) fn new(route: &Route) -> RouteMessage {
         Some(_) => RouteScope::Universe,
         None => RouteScope::Link,
     };
+    message.attributes.extend(route.mtu.map(metrics));
     message
+}
+
+/// What a route says of its way: 0 takes back what another said in its place.
+pub(super) fn metrics(mtu: u32) -> RouteAttribute {
+    RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)])
 }
 
 pub(super) fn delete(call: String, route: &Route) -> Request {
@@ -93,7 +99,7 @@ pub(super) fn delete(call: String, route: &Route) -> Request {
 
 pub(super) fn gone(route: &Route) -> RouteMessage {
     let mut message = message(route);
-    // Any scope: whoever made the route may have chosen another than we do.
+    // Any scope, and any width: whoever made the route may have chosen another than we do.
     message.header.scope = RouteScope::NoWhere;
     message
 }
@@ -106,6 +112,7 @@ pub(super) fn put_connected(call: String, link: IfIndex, addr: IpNet) -> Request
         link,
         onlink: false,
         metric: 0,
+        mtu: None,
         protocol: RouteProtocol::Kernel.into(),
     });
     let source = RouteAttribute::PrefSource(address(addr.addr()));
@@ -205,6 +212,7 @@ fn message(route: &Route) -> RouteMessage {
         link,
         onlink,
         metric,
+        mtu: _,
         protocol,
     } = *route;
     let mut message = RouteMessage::default();
@@ -257,12 +265,14 @@ fn read(message: &RouteMessage) -> Vec<Route> {
     let Ok(destination) = IpNet::new(destination, header.destination_prefix_length) else {
         return Vec::new();
     };
+    let mtu = route_mtu(&message.attributes);
     let route = |link, gateway, onlink| Route {
         destination,
         gateway,
         link,
         onlink,
         metric,
+        mtu,
         protocol: header.protocol.into(),
     };
     if let Some(link) = link(&message.attributes) {

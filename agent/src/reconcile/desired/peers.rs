@@ -9,16 +9,16 @@ use ipnet::{IpNet, Ipv4Net};
 use weft_common::{
     peer::{PEER_DIRECT, PEER_FAST, PeerEntry},
     stats::Hook,
-    wire::OVERHEAD,
 };
 
-use super::{View, overlaps::losers};
+use super::{View, overlaps::losers, widths::Width};
 use crate::{
     model::{
         net::{IfIndex, Subnet},
         peer::{Hop, Peer},
     },
     netlink::ObservedHost,
+    reconcile::underlay::tunnel,
 };
 
 /// The other nodes, and the leases that cannot be peers.
@@ -78,7 +78,7 @@ pub(super) fn direct(
 }
 
 /// An address of the host's own leads to `lo`: no way to anybody else.
-fn is_direct(hop: &Hop, host: &ObservedHost, device: &str) -> bool {
+pub(super) fn is_direct(hop: &Hop, host: &ObservedHost, device: &str) -> bool {
     let link = host.links.get(&hop.link);
     hop.gateway.is_none() && link.is_some_and(|link| link.name != device && link.name != "lo")
 }
@@ -153,19 +153,20 @@ pub(super) fn peer_entry(
         entry.gateway = gateway.octets();
     }
     entry.ifindex = hop.link.get();
+    let most = view.narrow.get(&vtep).copied();
+    let narrow = Width::of(view, device, hop, lost).narrowed(most);
+    let narrow = narrow.unwrap_or(u32::MAX);
     let obstacle = obstacle(hop, view.host, device);
     let fast = obstacle.is_none() && !view.kernel_only.contains_key(&vtep);
     if view.network.direct_routing && is_direct(hop, view.host, device) {
-        entry.mtu = hop.mtu;
+        entry.mtu = hop.mtu.min(narrow);
         if fast && lost.is_empty() && routes(view, hop) {
             entry.flags |= PEER_DIRECT;
         }
         return entry;
     }
-    let path = hop
-        .mtu
-        .saturating_sub(u32::try_from(OVERHEAD).unwrap_or(u32::MAX));
-    entry.mtu = path.min(view.underlay.overlay_mtu());
+    let path = hop.mtu.saturating_sub(tunnel());
+    entry.mtu = path.min(view.underlay.overlay_mtu()).min(narrow);
     if fast {
         entry.flags |= PEER_FAST;
     }

@@ -3,6 +3,7 @@
 mod failures;
 mod following;
 mod lost;
+mod narrow;
 mod routed;
 mod rules;
 mod world;
@@ -26,6 +27,7 @@ async fn nothing_is_done_before_the_leases_are_known() {
         link: 1.try_into().unwrap(),
         onlink: true,
         metric: 0,
+        mtu: None,
         protocol: 3,
     };
     let before = World::settled(&[5]).await;

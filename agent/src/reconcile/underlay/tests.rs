@@ -18,6 +18,7 @@ fn host() -> (FakeHost, IfIndex, IfIndex) {
                 link,
                 onlink: false,
                 metric,
+                mtu: None,
                 protocol: 4,
             });
         }

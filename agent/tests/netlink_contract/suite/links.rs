@@ -115,6 +115,7 @@ pub async fn removing_what_is_gone_succeeds<N: Netlink>(host: N) {
             link: overlay,
             onlink: true,
             metric: 0,
+            mtu: None,
             protocol: BOOT,
         }),
         HostOp::ManageNeighbour {

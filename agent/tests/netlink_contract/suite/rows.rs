@@ -100,6 +100,7 @@ pub async fn a_blackhole_never_stands_beside_a_route<N: Netlink>(host: N) {
         link: up,
         onlink: false,
         metric: 0,
+        mtu: None,
         protocol: BOOT,
     };
     put(&host, HostOp::PutRoute(route)).await;
@@ -117,6 +118,7 @@ pub async fn the_route_of_an_address_is_put_back_where_nothing_else_is<N: Netlin
         link: up,
         onlink: false,
         metric: 0,
+        mtu: None,
         protocol: KERNEL,
     };
     let other = Route {
@@ -179,6 +181,7 @@ pub async fn routes_come_and_go<N: Netlink>(host: N) {
         link: overlay,
         onlink: true,
         metric: 0,
+        mtu: None,
         protocol: BOOT,
     };
     let direct = Route {
@@ -195,19 +198,33 @@ pub async fn routes_come_and_go<N: Netlink>(host: N) {
         let routes = observed.routes.into_iter();
         routes.filter(|route| route.protocol == BOOT).collect()
     };
-    for route in [through_overlay, through_overlay, direct, through_overlay] {
+    let narrow = |mtu, route| Route {
+        mtu: Some(mtu),
+        ..route
+    };
+    for route in [
+        through_overlay,
+        through_overlay,
+        narrow(1350, through_overlay),
+        narrow(1200, through_overlay),
+        through_overlay,
+        narrow(1350, direct),
+        direct,
+        narrow(1350, through_overlay),
+    ] {
         put(&host, HostOp::PutRoute(route)).await;
         assert_eq!(boot(host.observe().await.unwrap()), [route]);
     }
     // Another metric is another route.
     put(&host, HostOp::PutRoute(second)).await;
-    let mut want = vec![through_overlay, second];
+    let mut want = vec![narrow(1350, through_overlay), second];
     want.sort();
     assert_eq!(boot(host.observe().await.unwrap()), want);
     put(&host, HostOp::DeleteRoute(second)).await;
-    // A route like it, but not it, is none of ours.
+    // A route like it, but not it, is none of ours; one that takes other packets is.
     put(&host, HostOp::DeleteRoute(direct)).await;
-    assert_eq!(boot(host.observe().await.unwrap()), [through_overlay]);
+    let left = narrow(1350, through_overlay);
+    assert_eq!(boot(host.observe().await.unwrap()), [left]);
     put(&host, HostOp::DeleteRoute(through_overlay)).await;
     assert_eq!(boot(host.observe().await.unwrap()), []);
 }
@@ -266,6 +283,7 @@ pub async fn the_way_to_an_address_is_found<N: Netlink>(host: N) {
             link: up,
             onlink: false,
             metric: 0,
+            mtu: None,
             protocol: BOOT,
         }),
     )
@@ -274,6 +292,16 @@ pub async fn the_way_to_an_address_is_found<N: Netlink>(host: N) {
     assert_eq!(hop.link, up);
     assert_eq!(hop.gateway, Some(ip("192.0.2.254")));
     assert_eq!(hop.mtu, 1480);
+    let destination = net("198.51.100.0/24");
+    let routes = host.observe().await.unwrap().routes;
+    let mut route = *routes
+        .iter()
+        .find(|route| route.destination == destination)
+        .unwrap();
+    route.mtu = Some(1400);
+    put(&host, HostOp::PutRoute(route)).await;
+    let (hop, _) = host.route_to(ip("198.51.100.1")).await.unwrap().unwrap();
+    assert_eq!(hop.mtu, 1400);
     assert_eq!(source, Some(ip("192.0.2.1")));
     assert_eq!(host.route_to(ip("203.0.113.1")).await.unwrap(), None);
 }

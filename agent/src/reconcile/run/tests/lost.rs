@@ -158,6 +158,7 @@ async fn the_route_of_a_bridge_stays_before_that_of_its_subnets_new_holder() {
         link: bridge,
         onlink: false,
         metric: 0,
+        mtu: None,
         protocol: 2,
     };
     world.host.edit(|host| {

@@ -118,6 +118,7 @@ async fn a_gateway_in_between_is_followed() {
         link,
         onlink: false,
         metric: 0,
+        mtu: None,
         protocol: 4,
     };
     world.host.edit(|host| host.routes.insert(detour));

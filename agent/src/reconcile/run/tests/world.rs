@@ -24,6 +24,7 @@ use crate::{
     netlink::{
         BridgeEntry, LinkKind, Neighbour, NeighbourState, ObservedHost, Route, fake::FakeHost,
     },
+    paths::{Narrow, Ways},
     policy::Rules,
     uplink::{UplinkRequest, choose},
 };
@@ -43,6 +44,10 @@ pub(super) struct World {
     pub(super) held: watch::Sender<OwnLease>,
     /// What is followed of the network config.
     pub(super) networks: watch::Sender<NetworkConfig>,
+    /// What is known of narrow ways.
+    pub(super) narrow: watch::Sender<Narrow>,
+    /// Whose way is to be measured.
+    pub(super) ways: watch::Receiver<Ways>,
     bells: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
@@ -75,6 +80,8 @@ impl World {
         allow.rules = Some(read);
         let (held, own_lease) = watch::channel(OwnLease::Held);
         let (networks, followed) = watch::channel(NetworkConfig::parse(config).unwrap());
+        let (narrow, known) = watch::channel(Narrow::new());
+        let (ways, asked) = watch::channel(Ways::default());
         let uplink = choose(&host.observe().await.unwrap(), &request).unwrap();
         let reconciler = Reconciler {
             netlink: host.clone(),
@@ -93,6 +100,10 @@ impl World {
             guard: crate::reconcile::desired::Guard::default(),
             hook_ports: true,
             networks: followed,
+            paths: Paths {
+                narrow: known,
+                ways,
+            },
             pulse: Arc::default(),
             memory: Memory::default(),
         };
@@ -120,6 +131,8 @@ impl World {
             rules,
             held,
             networks,
+            narrow,
+            ways: asked,
             bells,
             task,
         }
@@ -271,6 +284,7 @@ pub(super) fn address_uplink(host: &FakeHost, uplink: IfIndex, address: &str) {
                 link: uplink,
                 onlink: false,
                 metric: 0,
+                mtu: None,
                 protocol: 2,
             });
         }
