@@ -13,6 +13,7 @@ pub mod process_rows;
 pub mod pulse;
 pub mod record_rows;
 pub mod stage;
+pub mod switch_rows;
 pub mod table;
 pub mod truth;
 pub mod upgrade_rows;

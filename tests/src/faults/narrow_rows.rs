@@ -1,29 +1,38 @@
-//! Row 37: a link on the way that is narrower than both ends know, between routers that say nothing.
+//! Row 37: a link on the way that is narrower than both ends know, between routers that say nothing;
+//! and the same within a switch.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use super::{Injected, stage::Stage};
+use super::{
+    Injected,
+    stage::Stage,
+    switch_rows::{a_smaller_switch, forget_widths},
+};
 use crate::{command, netns::Netns, probe, report::Udp, wait};
 
 const LIMIT: Duration = Duration::from_secs(40);
 /// The host that is behind it.
-const HOST: usize = 2;
+pub const HOST: usize = 2;
 const WIDTH: u32 = 1400;
-/// An overlay's packet that fits the hosts' own links to the byte, without its headers.
-const FULL: usize = 1450 - 28;
+/// An overlay's packet that fits the hosts' own links to the byte.
+pub const PACKET: u32 = 1450;
+/// Of IP and UDP.
+const HEADERS: u32 = 28;
 const COUNT: u64 = 100;
 /// Longest that one write may be held up: lost packets are sent again after a second at first.
 const STALL_MS: u64 = 3000;
-const LARGE: u64 = 8 << 20;
+pub const LARGE: u64 = 8 << 20;
 
 /// Row 37.
 pub fn a_smaller_link(stage: &mut Stage) -> Result<Injected> {
+    let mut notes = a_smaller_switch(stage)?;
     let routers = Routers::insert(stage)?;
     let outcome = across(stage);
     routers.remove(stage)?;
-    let notes = outcome?;
+    notes.extend(outcome?);
+    forget_widths(stage)?;
     for index in 0..stage.nodes.len() {
         until_said(stage, index, "none is known")?;
     }
@@ -50,25 +59,26 @@ fn across(stage: &Stage) -> Result<Vec<String>> {
             tcp.milliseconds, tcp.longest_stall_ms
         ));
     }
-    whole(stage)?;
     let began = Instant::now();
     let place = format!("{}: packets above {WIDTH} bytes", far.host.address);
     until_said(stage, 0, &place)?;
+    until_said(stage, HOST, &format!("packets above {WIDTH} bytes"))?;
     notes.push(format!(
         "the limit is named after {:.1?} more",
         began.elapsed()
     ));
+    whole(stage, WIDTH - 50)?;
     Ok(notes)
 }
 
-/// What must not be taken to pieces arrives as long as the overlay says that it fits, and is refused
-/// to its sender beyond.
-fn whole(stage: &Stage) -> Result<()> {
+/// What must not be taken to pieces arrives as long as it fits, and is refused to its sender beyond.
+pub fn whole(stage: &Stage, fits: u32) -> Result<()> {
     let (a, b) = (
         stage.node(0)?.container(0)?,
         stage.node(HOST)?.container(0)?,
     );
-    for (size, fits) in [(FULL, true), (FULL + 1, false)] {
+    let largest = fits - HEADERS;
+    for (size, fits) in [(largest, true), (largest + 1, false)] {
         let port = 9302;
         let side = |from: &crate::container::Container, to: &crate::container::Container| {
             let (bind, to) = (from.address, to.address);
@@ -92,7 +102,7 @@ fn whole(stage: &Stage) -> Result<()> {
     Ok(())
 }
 
-fn until_said(stage: &Stage, index: usize, what: &str) -> Result<()> {
+pub fn until_said(stage: &Stage, index: usize, what: &str) -> Result<()> {
     let host = &stage.node(index)?.host;
     let said = format!("{} says {what}", host.label);
     wait::until_true(&said, LIMIT, || {

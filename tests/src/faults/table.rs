@@ -322,8 +322,8 @@ pub const ROWS: &[Row] = &[
     ),
     row(
         37,
-        "a smaller link on the way, between routers that say nothing",
-        "TCP moves data, what must stay whole arrives or is refused, the limit is named",
+        "a smaller link on the way, between routers that say nothing, and within a switch",
+        "TCP moves data, what must stay whole arrives or is refused, the limit is named, and gone with it",
         a_smaller_link,
     ),
     Row {
