@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, io, net::Ipv4Addr, time::Duration};
 use futures::{StreamExt as _, stream};
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout_at},
 };
 use tracing::{debug, info, warn};
 
@@ -58,39 +58,90 @@ trait Ask {
     async fn answers(&mut self, to: Ipv4Addr, size: u32) -> io::Result<bool>;
 }
 
-/// Asks every peer at these intervals, until it is dropped.
-pub async fn watch(every: Duration, mut ways: watch::Receiver<Ways>, told: watch::Sender<Narrow>) {
-    if ways.wait_for(|ways| ways.source.is_some()).await.is_err() {
-        return;
-    }
-    sleep(every.min(FIRST)).await;
+/// Asks every peer at these intervals, until it is dropped. Who is new, or is reached by another way, is
+/// asked soon.
+pub async fn watch(every: Duration, ways: watch::Receiver<Ways>, told: watch::Sender<Narrow>) {
+    follow(|from| Echoes::open(from.into()), every, ways, told).await;
+}
+
+async fn follow<A: Ask>(
+    open: impl Fn(Ipv4Addr) -> io::Result<A>,
+    every: Duration,
+    mut ways: watch::Receiver<Ways>,
+    told: watch::Sender<Narrow>,
+) {
+    let soon = every.min(FIRST);
+    let mut due = Instant::now();
+    let mut asked = BTreeMap::new();
     loop {
+        match until_news(&mut ways, &asked, due).await {
+            Ok(true) => sleep(soon).await,
+            Ok(false) => {}
+            Err(_gone) => return,
+        }
         let Ways { source, peers } = ways.borrow().clone();
-        let open = || Echoes::open(source.unwrap_or(Ipv4Addr::UNSPECIFIED).into());
-        let pause = tokio::select! {
-            () = round(open, peers, &told) => every,
+        forget(&peers, &told);
+        let all = Instant::now() >= due;
+        if all {
+            asked.clear();
+        }
+        let reached: BTreeMap<_, _> = peers
+            .into_iter()
+            .filter_map(|(peer, full)| Some((peer, full?)))
+            .collect();
+        let new = reached.iter().filter(|way| is_new(&asked, way));
+        let new = new.map(|(peer, full)| (*peer, *full)).collect();
+        let open = || open(source.unwrap_or(Ipv4Addr::UNSPECIFIED));
+        tokio::select! {
+            () = round(open, new, &told) => asked = reached,
             // The answers go to the address that it was.
-            Ok(_) = ways.wait_for(|ways| ways.source != source) => every.min(FIRST),
-        };
-        let narrow = !told.borrow().is_empty();
-        sleep(if narrow { pause.min(AGAIN) } else { pause }).await;
+            Ok(_) = ways.wait_for(|ways| ways.source != source) => asked.clear(),
+        }
+        if all {
+            due = Instant::now() + every;
+        }
+        if !told.borrow().is_empty() {
+            due = due.min(Instant::now() + AGAIN);
+        }
     }
 }
 
-async fn round<A: Ask>(
-    open: impl Fn() -> io::Result<A>,
-    peers: BTreeMap<Ipv4Addr, Option<u32>>,
-    told: &watch::Sender<Narrow>,
-) {
+/// Whether a peer has not been asked with packets of that size.
+fn is_new(asked: &BTreeMap<Ipv4Addr, u32>, (peer, full): &(&Ipv4Addr, &u32)) -> bool {
+    asked.get(*peer) != Some(*full)
+}
+
+/// Waits until there is somebody new, or all are to be asked; says whether it is the former.
+async fn until_news(
+    ways: &mut watch::Receiver<Ways>,
+    asked: &BTreeMap<Ipv4Addr, u32>,
+    due: Instant,
+) -> Result<bool, watch::error::RecvError> {
+    let has_new = |ways: &Ways| {
+        let mut reached = ways.peers.iter();
+        reached.any(|(peer, full)| full.is_some_and(|full| is_new(asked, &(peer, &full))))
+    };
+    tokio::select! {
+        news = ways.wait_for(has_new) => news.map(|_| true),
+        () = sleep_until(due), if !asked.is_empty() => Ok(false),
+    }
+}
+
+/// Whoever is no peer any more.
+fn forget(peers: &BTreeMap<Ipv4Addr, Option<u32>>, told: &watch::Sender<Narrow>) {
     told.send_if_modified(|narrow| {
         let before = narrow.len();
         narrow.retain(|peer, _| peers.contains_key(peer));
         narrow.len() != before
     });
-    let reached = peers
-        .into_iter()
-        .filter_map(|(peer, full)| Some((peer, full?)));
-    let asked = reached.map(|(peer, full)| {
+}
+
+async fn round<A: Ask>(
+    open: impl Fn() -> io::Result<A>,
+    peers: BTreeMap<Ipv4Addr, u32>,
+    told: &watch::Sender<Narrow>,
+) {
+    let asked = peers.into_iter().map(|(peer, full)| {
         let ask = open();
         async move {
             let width = match ask {
@@ -171,92 +222,4 @@ impl Ask for Echoes {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    /// Links of that width on the way to each peer; the silent never answer.
-    #[derive(Clone, Default)]
-    struct Ways {
-        widths: BTreeMap<Ipv4Addr, u32>,
-        silent: BTreeSet<Ipv4Addr>,
-        /// Every so many packets one is lost.
-        lossy: Option<u32>,
-        asked: u32,
-        /// What our own device takes.
-        device: Option<u32>,
-        /// How long an answer takes.
-        patience: Duration,
-    }
-
-    impl Ask for Ways {
-        async fn answers(&mut self, to: Ipv4Addr, size: u32) -> io::Result<bool> {
-            sleep(self.patience).await;
-            if self.device.is_some_and(|most| size > most) {
-                return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
-            }
-            self.asked += 1;
-            let lost = self
-                .lossy
-                .is_some_and(|every| self.asked.is_multiple_of(every));
-            Ok(!lost
-                && !self.silent.contains(&to)
-                && self.widths.get(&to).is_none_or(|w| size <= *w))
-        }
-    }
-
-    fn peer(last: u8) -> Ipv4Addr {
-        Ipv4Addr::new(192, 0, 2, last)
-    }
-
-    #[tokio::test]
-    async fn what_is_narrow_is_found_to_the_byte_and_forgotten_when_it_is_not() {
-        let told = watch::Sender::new(Narrow::new());
-        let peers = BTreeMap::from([1, 2, 3, 4].map(|last| (peer(last), Some(1500))));
-        let mut ways = Ways {
-            widths: BTreeMap::from([(peer(2), 1400), (peer(3), 1499)]),
-            silent: BTreeSet::from([peer(4)]),
-            lossy: Some(3),
-            ..Ways::default()
-        };
-        round(|| Ok(ways.clone()), peers.clone(), &told).await;
-        let narrow = Narrow::from([(peer(2), 1400), (peer(3), 1499)]);
-        assert_eq!(*told.borrow(), narrow);
-        // Silence takes nothing back.
-        ways.silent.insert(peer(3));
-        ways.widths.clear();
-        round(|| Ok(ways.clone()), peers, &told).await;
-        assert_eq!(*told.borrow(), Narrow::from([(peer(3), 1499)]));
-        round(|| Ok(ways.clone()), BTreeMap::new(), &told).await;
-        assert_eq!(*told.borrow(), Narrow::new());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn thousands_that_do_not_answer_take_minutes() {
-        let told = watch::Sender::new(Narrow::new());
-        let all = (0..4000_u32).map(|n| Ipv4Addr::from(0xc000_0200 + n));
-        let peers: BTreeMap<_, _> = all.map(|peer| (peer, Some(1500))).collect();
-        let ways = Ways {
-            silent: peers.keys().copied().collect(),
-            patience: PATIENCE,
-            ..Ways::default()
-        };
-        let began = Instant::now();
-        round(|| Ok(ways.clone()), peers, &told).await;
-        let took = began.elapsed();
-        assert!(took < Duration::from_secs(4 * 60), "{took:?}");
-    }
-
-    #[tokio::test]
-    async fn what_does_not_fit_our_own_device_is_not_narrow() {
-        let told = watch::Sender::new(Narrow::new());
-        let ways = Ways {
-            device: Some(1500),
-            ..Ways::default()
-        };
-        let peers = BTreeMap::from([(peer(1), Some(1550))]);
-        round(|| Ok(ways.clone()), peers, &told).await;
-        assert_eq!(*told.borrow(), Narrow::new());
-    }
-}
+mod tests;
