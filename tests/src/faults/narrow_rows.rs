@@ -23,7 +23,7 @@ const HEADERS: u32 = 28;
 const COUNT: u64 = 100;
 /// Longest that one write may be held up: lost packets are sent again after a second at first.
 const STALL_MS: u64 = 3000;
-pub const LARGE: u64 = 8 << 20;
+const LARGE: u64 = 8 << 20;
 
 /// Row 37.
 pub fn a_smaller_link(stage: &mut Stage) -> Result<Injected> {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 
 use super::{
-    narrow_rows::{HOST, LARGE, PACKET, until_said, whole},
+    narrow_rows::{HOST, PACKET, until_said, whole},
     stage::Stage,
 };
 use crate::{
@@ -21,10 +21,12 @@ const MTU: u32 = 1400;
 const WIDTH: u32 = MTU + 4;
 const TUNNEL: u32 = 50;
 const PORT: u16 = 9303;
+/// In single frames: more of them at a time than the machine's queues hold would be lost there.
+const LENGTH: u64 = 1 << 20;
 /// A stream that lost its first full packets tries again after 0.2 s, 0.4 s, and so on.
 const STUCK_MS: u64 = 500;
-/// From when the way has been measured: a stream that was stuck for so long tries again by then.
-const MOVES: Duration = Duration::from_secs(10);
+/// From when the way has been measured: a stream tries again after as long as it was stuck.
+const MOVES: Duration = Duration::from_secs(15);
 
 /// Begins with streams that are stuck, ends with a way as wide as before.
 pub fn a_smaller_switch(stage: &Stage) -> Result<Vec<String>> {
@@ -87,7 +89,7 @@ fn across(stage: &Stage) -> Result<Vec<String>> {
             "TCP: {tcp:?}"
         );
         notes.push(format!(
-            "8 MiB by TCP, stuck for {} ms",
+            "1 MiB by TCP, stuck for {} ms",
             tcp.longest_stall_ms
         ));
     }
@@ -124,7 +126,7 @@ impl Stream {
     fn start(from: &Container, to: &Container) -> Result<Self> {
         let at = format!("{}:{PORT}", to.address());
         let sink = probe::serve(to, &format!("tcp-sink {at}"))?;
-        let sender = probe::start(from, &format!("tcp-send --to {at} --bytes {LARGE}"))?;
+        let sender = probe::start(from, &format!("tcp-send --to {at} --bytes {LENGTH}"))?;
         Ok(Self {
             sender,
             _sink: sink,
