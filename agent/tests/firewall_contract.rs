@@ -11,7 +11,7 @@
 mod netns;
 
 use ipnet::Ipv4Net;
-use weft::firewall::{FirewallConfig, Iptables, Nftables};
+use weft::firewall::{FirewallConfig, Iptables, Lost, Nftables};
 
 use self::netns::{in_fresh_netns, run};
 
@@ -281,5 +281,67 @@ fn nftables_rules_of_two_networks_stand_side_by_side() {
         };
         assert!(two.ensure(&moved).await.unwrap());
         assert!(!listed().contains("10.6."), "{}", listed());
+    });
+}
+
+fn lost(subnets: &[&str]) -> Lost {
+    Lost {
+        vni: 1,
+        network: CONFIG.network,
+        direct: Some("eth0".to_owned()),
+        subnets: subnets.iter().map(|net| net.parse().unwrap()).collect(),
+    }
+}
+
+#[test]
+fn a_lost_subnet_has_rules_for_as_long_as_it_is_lost() {
+    with_each_kind(|iptables, kind| async move {
+        let (one, two) = (
+            lost(&["10.5.9.0/24"]),
+            lost(&["10.5.8.0/24", "10.5.9.0/24"]),
+        );
+        assert!(!iptables.drop_lost(&lost(&[])).await.unwrap(), "{kind}");
+        for wanted in [&one, &two, &one] {
+            assert!(iptables.drop_lost(wanted).await.unwrap(), "{kind}");
+            let made = chain(kind, "mangle", "WEFT-LOST-1");
+            assert!(!iptables.drop_lost(wanted).await.unwrap(), "{made:?}");
+        }
+        for parent in ["FORWARD", "INPUT", "OUTPUT"] {
+            run(&format!("{kind} -t mangle -I {parent} -j ACCEPT"));
+            assert!(iptables.drop_lost(&one).await.unwrap(), "{kind}");
+            let rules = chain(kind, "mangle", parent);
+            assert!(rules[0].ends_with("-j WEFT-LOST-1"), "{rules:?}");
+        }
+        assert!(iptables.drop_lost(&lost(&[])).await.unwrap(), "{kind}");
+        assert!(!iptables.drop_lost(&lost(&[])).await.unwrap(), "{kind}");
+        let left = run(&format!("{kind}-save -t mangle"));
+        assert!(
+            !left.contains("LOST") && left.contains("-j ACCEPT"),
+            "{left}"
+        );
+    });
+    in_fresh_netns(|| async {
+        let (one, mut nft) = (lost(&["10.5.9.0/24"]), Nftables::new(1));
+        assert!(!nft.drop_lost(&lost(&[])).await.unwrap());
+        assert!(nft.drop_lost(&one).await.unwrap());
+        let made = listed();
+        assert!(!nft.drop_lost(&one).await.unwrap(), "{made}");
+        // A packet that is counted changes no rule.
+        run("ip link set lo up");
+        run("ip address add 10.5.9.1/32 dev lo");
+        run("ip address add 10.5.1.1/32 dev lo");
+        // Refused: by the rule.
+        let socket = std::net::UdpSocket::bind("10.5.9.1:0").unwrap();
+        socket.send_to(b"x", "10.5.1.1:9").unwrap_err();
+        let counted = run("nft list table ip weft-lost-1");
+        assert!(counted.contains("packets 1 "), "{counted}");
+        assert!(!nft.drop_lost(&one).await.unwrap(), "{counted}");
+        run("nft flush chain ip weft-lost-1 input");
+        assert!(nft.drop_lost(&one).await.unwrap());
+        assert!(nft.drop_lost(&lost(&[])).await.unwrap());
+        assert_eq!(listed(), "");
+        nft.drop_lost(&one).await.unwrap();
+        nft.remove().await.unwrap();
+        assert_eq!(listed(), "");
     });
 }

@@ -1,7 +1,8 @@
 //! `weft run`, from the first look to the signal that ends it.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
+use ipnet::Ipv4Net;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{Notify, mpsc, watch},
@@ -14,7 +15,7 @@ use super::{
     firewall::{self, Manager, RulesState},
     ground, lock,
     prepare::{self, Movers},
-    renumber,
+    renumber::{self, CutOff},
     report::tell,
     subnet_file::SubnetFile,
     systemd,
@@ -251,8 +252,6 @@ async fn serve(
     }
     let paths = Paths { narrow, ways };
 
-    let on_lost = renumber::policy(config.on_subnet_lost, datapath.is_some());
-
     let (news, heard) = mpsc::channel::<StoreNews>(NEWS);
     let keeper = Arc::clone(&store);
     tasks.spawn(async move { keeper.keep_way().await });
@@ -295,8 +294,14 @@ async fn serve(
         networks: networks.clone(),
         uplink: uplink.name.clone(),
         reports: reported.clone(),
+        has_programs: datapath.is_some(),
     };
-    let rules = spawn_firewall(config, &network, &lease, followed, tasks);
+    let (rules, dropped) = spawn_firewall(config, &network, &lease, followed, tasks);
+    let by_rules = lease.subnet.v4().filter(|_| datapath.is_none());
+    let cut_off = CutOff {
+        reports: reported.clone(),
+        rules: by_rules.map(|own| (own, dropped)),
+    };
     let (state, network_state) = watch::channel(Follower::<EtcdStore>::state_at_start());
     let follower = Follower {
         store: Arc::clone(&store),
@@ -349,7 +354,7 @@ async fn serve(
         () = reconciler.run(heard, changes, events, key_of, report, move || bell.notify_one()) => {
             Err(Failure::Bug("the store's follower ended".to_owned()))
         }
-        () = renumber::renumber(on_lost, &*store, (&claim, address), own_lease, reported) => Ok(()),
+        () = renumber::renumber(config.on_subnet_lost, &*store, (&claim, address), own_lease, cut_off) => Ok(()),
     }
 }
 
@@ -376,8 +381,12 @@ fn spawn_firewall(
     lease: &Lease,
     followed: firewall::Followed,
     tasks: &mut JoinSet<()>,
-) -> watch::Receiver<Option<RulesState>> {
+) -> (
+    watch::Receiver<Option<RulesState>>,
+    watch::Receiver<BTreeSet<Ipv4Net>>,
+) {
     let (state, rules) = watch::channel(None);
+    let (dropped, of_lost) = watch::channel(BTreeSet::new());
     if let Some(subnet) = lease.subnet.v4() {
         let rules = FirewallConfig {
             network: network.network,
@@ -400,8 +409,8 @@ fn spawn_firewall(
             network.vni,
             every,
             followed,
-            state,
+            firewall::Told { state, dropped },
         ));
     }
-    rules
+    (rules, of_lost)
 }

@@ -136,6 +136,9 @@ async fn remove(args: &CleanupArgs, vni: Vni, done: &mut Done) -> anyhow::Result
         if let Err(error) = Sysctls::host().forward_from(&device, true) {
             done.keep(&format!("forwarding of {device}"), Err(error.into()));
         }
+        if let Err(error) = firewall::remove_lost(vni).await {
+            done.keep("rules about lost subnets", Err(error.into()));
+        }
         lock::remove(vni);
         return Ok(());
     }

@@ -1,7 +1,8 @@
 //! A new subnet in place of one that somebody else has.
 
-use std::{future::pending, net::IpAddr, time::Duration};
+use std::{collections::BTreeSet, future::pending, net::IpAddr, time::Duration};
 
+use ipnet::Ipv4Net;
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
@@ -19,14 +20,36 @@ const RETRY: Duration = Duration::from_secs(5);
 /// How long the loop may take to cut the old addresses off.
 const CUT_OFF: Duration = Duration::from_secs(30);
 
-/// What is done when our subnet is lost. Only programs tell the packets of containers that still have
-/// the old addresses from others.
-pub fn policy(asked: OnSubnetLost, has_programs: bool) -> OnSubnetLost {
-    if asked == OnSubnetLost::Renumber && !has_programs {
-        warn!("--on-subnet-lost=renumber needs programs (--datapath): without them it is `stop`");
-        return OnSubnetLost::Stop;
+/// Where it shows that the old addresses are cut off.
+pub struct CutOff {
+    /// The loop's reports.
+    pub reports: watch::Receiver<Report>,
+    /// Without programs: our subnet, and those of which rules drop everything.
+    pub rules: Option<(Ipv4Net, watch::Receiver<BTreeSet<Ipv4Net>>)>,
+}
+
+impl CutOff {
+    /// Until it is done, or was waited for as long as is of use. With a new subnet the tunnels work
+    /// again: without rules, those who still have old addresses would have them back.
+    async fn done(&mut self) {
+        let cut_off = self.reports.wait_for(|report| report.cut_off);
+        if timeout(CUT_OFF, cut_off).await.is_err() {
+            warn!("the lost subnet could not be cut off in time: going on all the same");
+        }
+        let Some((subnet, dropped)) = &mut self.rules else {
+            return;
+        };
+        let mut there = |dropped: &BTreeSet<Ipv4Net>| dropped.contains(subnet);
+        if timeout(CUT_OFF, dropped.wait_for(&mut there))
+            .await
+            .is_err()
+        {
+            warn!("no rules drop what is of the lost subnet: no other is leased before they do");
+            if dropped.wait_for(there).await.is_err() {
+                pending().await
+            }
+        }
     }
-    asked
 }
 
 /// Waits until our subnet is somebody else's, and a new one is leased. For ever where an operator is
@@ -36,7 +59,7 @@ pub async fn renumber(
     store: &impl LeaseStore,
     (claim, address): (&Claim, watch::Receiver<IpAddr>),
     mut own: watch::Receiver<OwnLease>,
-    mut report: watch::Receiver<Report>,
+    mut cut_off: CutOff,
 ) {
     if policy == OnSubnetLost::Stop {
         return pending().await;
@@ -46,9 +69,14 @@ pub async fn renumber(
             return pending().await;
         }
         // The loop ends with the claim: the old addresses must be cut off before.
-        let cut_off = report.wait_for(|report| report.cut_off);
-        if timeout(CUT_OFF, cut_off).await.is_err() {
-            warn!("the lost subnet could not be cut off in time: going on all the same");
+        let ours_again = async {
+            if own.wait_for(|own| !own.is_lost()).await.is_err() {
+                pending().await
+            }
+        };
+        tokio::select! {
+            () = cut_off.done() => {}
+            () = ours_again => continue,
         }
         let mut claim = claim.clone();
         claim.attrs.public_ip = *address.borrow();
@@ -92,10 +120,14 @@ mod tests {
             previous: None,
         };
         let (outcome, own) = watch::channel(OwnLease::Held);
-        let (_loop, report) = watch::channel(Report {
+        let (_loop, reports) = watch::channel(Report {
             cut_off: true,
             ..Report::default()
         });
+        let cut_off = CutOff {
+            reports,
+            rules: None,
+        };
         let range = r#""SubnetMin":"10.3.77.0","SubnetMax":"10.3.77.0","#;
         // What cannot be read now is no reason to go by what was.
         store.put_raw("/x/config", b"garbage", 0);
@@ -104,7 +136,7 @@ mod tests {
         let now: IpAddr = [192, 0, 2, 9].into();
         let (_underlay, address) = watch::channel(now);
         let policy = OnSubnetLost::Renumber;
-        let renumbered = renumber(policy, &store, (&claim, address), own, report);
+        let renumbered = renumber(policy, &store, (&claim, address), own, cut_off);
         let repair = async {
             sleep(RETRY * 3).await;
             let before = store.snapshot().await.unwrap().leases;

@@ -2,6 +2,7 @@
 //! talk to containers of other nodes by their own address, whatever else rewrites addresses on this
 //! host.
 
+mod lost;
 mod nftables;
 mod rules;
 
@@ -11,7 +12,7 @@ use ipnet::Ipv4Net;
 use tokio::{io::AsyncWriteExt, time::timeout};
 
 use self::rules::Wanted;
-pub use self::{nftables::Nftables, rules::FirewallConfig};
+pub use self::{lost::Lost, nftables::Nftables, rules::FirewallConfig};
 use crate::child;
 
 /// Another program may hold the lock of the tables for a moment.
@@ -28,6 +29,9 @@ const ATTEMPTS: u32 = 3;
 /// What `iptables-save` prints, and succeeds, in place of a table that somebody has put rules of
 /// nft's own into. `iptables-restore` goes on to write to it.
 const UNREADABLE: &str = "is incompatible, use 'nft' tool";
+
+/// Tables that iptables has in the kernel by itself; naming one that is not there would make it.
+const LEGACY_TABLES: &str = "/proc/thread-self/net/ip_tables_names";
 
 /// Why the rules are not in place.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +85,8 @@ pub enum FirewallError {
 pub struct Iptables {
     program: String,
     random_fully: bool,
+    /// Its tables are those of nftables.
+    is_nft: bool,
     others: Vec<Ipv4Net>,
 }
 
@@ -97,6 +103,7 @@ impl Iptables {
         Ok(Self {
             program: program.to_owned(),
             random_fully: knows_random_fully(&version),
+            is_nft: version.contains("nf_tables"),
             others: Vec::new(),
         })
     }
@@ -117,7 +124,23 @@ impl Iptables {
         self.make(Wanted::all(&config)).await
     }
 
-    /// Removes all that is ours, by whichever configuration it was made.
+    /// Puts the rules in place that drop what is of lost subnets, or removes them where there are
+    /// none; says whether anything had to be written.
+    pub async fn drop_lost(&self, lost: &Lost) -> Result<bool, FirewallError> {
+        let none = lost.subnets.is_empty();
+        if none && !self.is_nft && !legacy_has(lost::TABLE) {
+            return Ok(false);
+        }
+        let made = self.make_table(lost::TABLE, |saved| lost.repair(saved));
+        match made.await {
+            // We put nothing into such a table, and need nothing in it.
+            Err(FirewallError::Unreadable { .. }) if none => Ok(false),
+            made => made,
+        }
+    }
+
+    /// Removes all that is ours, by whichever configuration it was made, but for what drops packets
+    /// of lost subnets.
     pub async fn remove(&self) -> Result<(), FirewallError> {
         self.make(Wanted::none()).await.map(drop)
     }
@@ -125,24 +148,30 @@ impl Iptables {
     async fn make(&self, wanted: [Wanted; 2]) -> Result<bool, FirewallError> {
         let mut repaired = false;
         for table in wanted {
-            repaired |= self.make_table(&table.beside(&self.others)).await?;
+            let wanted = table.beside(&self.others);
+            let repair = |saved: &str| wanted.repair(saved);
+            repaired |= self.make_table(wanted.table, repair).await?;
         }
         Ok(repaired)
     }
 
-    async fn make_table(&self, wanted: &Wanted) -> Result<bool, FirewallError> {
+    async fn make_table(
+        &self,
+        table: &'static str,
+        repair: impl Fn(&str) -> Option<String>,
+    ) -> Result<bool, FirewallError> {
         let save = format!("{}-save", self.program);
         let restore = format!("{}-restore", self.program);
         let mut attempt = 1;
         loop {
-            let saved = run(&save, &["-t", wanted.table], "").await?;
+            let saved = run(&save, &["-t", table], "").await?;
             if saved.contains(UNREADABLE) {
                 return Err(FirewallError::Unreadable {
-                    table: wanted.table,
+                    table,
                     program: self.program.clone(),
                 });
             }
-            let Some(repair) = wanted.repair(&saved) else {
+            let Some(repair) = repair(&saved) else {
                 return Ok(attempt > 1);
             };
             match run(&restore, &[WAIT, "--noflush"], &repair).await {
@@ -152,6 +181,11 @@ impl Iptables {
             }
         }
     }
+}
+
+fn legacy_has(table: &str) -> bool {
+    let names = std::fs::read_to_string(LEGACY_TABLES);
+    names.is_ok_and(|names| names.lines().any(|name| name == table))
 }
 
 /// `--random-fully` came with 1.6.2, and so did `iptables-restore --wait`.

@@ -7,7 +7,7 @@ use ipnet::Ipv4Net;
 use serde_json::Value;
 
 use self::ruleset::{Table, flannels, ours};
-use super::{ATTEMPTS, FirewallConfig, FirewallError, run};
+use super::{ATTEMPTS, FirewallConfig, FirewallError, Lost, run};
 
 /// What `nft` says of a table that is not there.
 const NOT_THERE: &str = "No such file or directory";
@@ -49,6 +49,22 @@ impl Nftables {
         Ok(written)
     }
 
+    /// Puts the rules in place that drop what is of lost subnets, or removes them where there are
+    /// none; says whether anything had to be written.
+    pub async fn drop_lost(&mut self, lost: &Lost) -> Result<bool, FirewallError> {
+        let table = Table::of_lost(lost);
+        if !lost.subnets.is_empty() {
+            return self.make(&table).await;
+        }
+        self.accepted.retain(|(name, _)| *name != table.name);
+        if list("ip", &table.name).await?.is_none() {
+            return Ok(false);
+        }
+        feed(&format!("delete table ip {}\n", table.name))
+            .await
+            .map(|()| true)
+    }
+
     /// Removes all that is ours, by whichever configuration it was made; says whether anything was
     /// there.
     pub async fn remove(&mut self) -> Result<bool, FirewallError> {
@@ -65,9 +81,10 @@ impl Nftables {
                 }
             }
         }
-        let own = ruleset::own_name(self.vni);
-        if list("ip", &own).await?.is_some() {
-            script.push_str(&format!("delete table ip {own}\n"));
+        for own in [ruleset::own_name(self.vni), ruleset::lost_name(self.vni)] {
+            if list("ip", &own).await?.is_some() {
+                script.push_str(&format!("delete table ip {own}\n"));
+            }
         }
         if script.is_empty() {
             return Ok(false);
@@ -118,7 +135,7 @@ impl Nftables {
 async fn list(family: &str, name: &str) -> Result<Option<Value>, FirewallError> {
     match run("nft", &["-j", "list", "table", family, name], "").await {
         Ok(text) => serde_json::from_str(&text)
-            .map(Some)
+            .map(|listed| Some(without_counts(listed)))
             .map_err(|error| FirewallError::Refused {
                 command: format!("nft -j list table {family} {name}"),
                 said: error.to_string(),
@@ -126,6 +143,22 @@ async fn list(family: &str, name: &str) -> Result<Option<Value>, FirewallError> 
         Err(FirewallError::Refused { said, .. }) if said.contains(NOT_THERE) => Ok(None),
         Err(other) => Err(other),
     }
+}
+
+/// What has been counted is no difference between two rules.
+fn without_counts(mut listed: Value) -> Value {
+    let objects = listed.get_mut("nftables").and_then(Value::as_array_mut);
+    for object in objects.into_iter().flatten() {
+        let statements = object
+            .pointer_mut("/rule/expr")
+            .and_then(Value::as_array_mut);
+        for statement in statements.into_iter().flatten() {
+            if let Some(counter) = statement.get_mut("counter") {
+                *counter = Value::Null;
+            }
+        }
+    }
+    listed
 }
 
 /// All of it, or nothing.

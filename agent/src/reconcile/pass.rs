@@ -305,6 +305,7 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
         report.ignored = self.ignored(&desired);
         let former = desired.lost.iter().filter(|_| holds);
         report.former = former.map(ToString::to_string).collect();
+        report.lost = Some(desired.lost.clone());
         report.cut_off = desired.cut_off;
         // Whoever finds no room now is a stranger until the next look.
         self.memory.strangers = false;

@@ -51,8 +51,7 @@ impl Plan {
 /// this host) the kernel path alone is planned for.
 #[must_use]
 pub fn plan(desired: &Desired, host: &ObservedHost, datapath: Option<&DatapathState>) -> Plan {
-    let programs = datapath.is_some();
-    let (host, partial) = plan_host(desired, host, programs);
+    let (host, partial) = plan_host(desired, host);
     let admit = datapath
         .map(|seen| datapath::admit(&desired.datapath, seen))
         .unwrap_or_default();
@@ -67,7 +66,7 @@ pub fn plan(desired: &Desired, host: &ObservedHost, datapath: Option<&DatapathSt
     }
 }
 
-fn plan_host(desired: &Desired, host: &ObservedHost, programs: bool) -> (Vec<HostOp>, bool) {
+fn plan_host(desired: &Desired, host: &ObservedHost) -> (Vec<HostOp>, bool) {
     let wanted = &desired.device;
     let Some(link) = host.link_named(&wanted.name) else {
         return (vec![HostOp::CreateVxlan(wanted.clone())], true);
@@ -94,7 +93,7 @@ fn plan_host(desired: &Desired, host: &ObservedHost, programs: bool) -> (Vec<Hos
         // Routes need a device that is up.
         return (ops, true);
     }
-    plan_peers(desired, host, link.index, programs, &mut ops);
+    plan_peers(desired, host, link.index, &mut ops);
     plan_managed(desired, host, &mut ops);
     (ops, false)
 }
@@ -121,13 +120,7 @@ fn plan_address(desired: &Desired, host: &ObservedHost, link: IfIndex, ops: &mut
 /// For each peer what flannel programs, in its order: neighbour, forwarding entry, route; for one
 /// that is reached without encapsulation the route alone. What is there for nobody is removed, after
 /// what takes its place.
-fn plan_peers(
-    desired: &Desired,
-    host: &ObservedHost,
-    link: IfIndex,
-    programs: bool,
-    ops: &mut Vec<HostOp>,
-) {
+fn plan_peers(desired: &Desired, host: &ObservedHost, link: IfIndex, ops: &mut Vec<HostOp>) {
     // Collected at once: inserting ten thousand one by one takes several times as long.
     let (mut neighbours, mut tunnels, mut routes) = (Vec::new(), Vec::new(), Vec::new());
     // Where two leases want the same entry, as after a node's address changed, the newer has it.
@@ -156,11 +149,7 @@ fn plan_peers(
             gateway: Some(via),
             link,
             onlink: true,
-            metric: if programs && is_former(desired, peer) {
-                BEHIND
-            } else {
-                0
-            },
+            metric: if is_former(desired, peer) { BEHIND } else { 0 },
             mtu,
             protocol: PROTOCOL_BOOT,
         });

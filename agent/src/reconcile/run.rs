@@ -8,6 +8,7 @@ use std::{
 };
 
 use futures::{Stream, StreamExt as _};
+use ipnet::Ipv4Net;
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep, sleep_until},
@@ -105,6 +106,8 @@ pub struct Report {
     pub ignored: Vec<(String, String)>,
     /// Subnets of which bridges still have addresses, and that are not ours any more.
     pub former: Vec<String>,
+    /// Those, and our own where it is lost; `None` where the look failed.
+    pub lost: Option<BTreeSet<Ipv4Net>>,
     /// Programs attached.
     pub attached: usize,
     /// Programs that are not where they should be.

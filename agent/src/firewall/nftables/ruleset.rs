@@ -1,9 +1,12 @@
 //! Which nftables rules there should be, and what to feed `nft -f` so that they are. Pure: it reads
 //! what `nft -j` prints.
 
+mod lost;
+
 use ipnet::Ipv4Net;
 use serde_json::{Value, json};
 
+pub(super) use self::lost::lost_name;
 use super::words::{
     Is::{In, NotIn},
     Rule,

@@ -17,8 +17,11 @@ pub(super) enum Word {
     MarkIs,
     /// The mark lacks kube-proxy's bit.
     MarkLacks,
+    Input(String),
     Output(String),
+    Count,
     Accept,
+    Drop,
     Return,
     Masquerade {
         random: bool,
@@ -34,7 +37,10 @@ pub(super) enum Is {
 }
 
 use Is::{In, NotIn};
-use Word::{Accept, Destination, Keep, MarkIs, MarkLacks, Masquerade, Output, Return, Source};
+use Word::{
+    Accept, Count, Destination, Drop, Input, Keep, MarkIs, MarkLacks, Masquerade, Output, Return,
+    Source,
+};
 
 impl Rule {
     pub(super) fn text(&self) -> String {
@@ -56,8 +62,11 @@ impl Word {
             Destination(NotIn, net) => format!("ip daddr != {net}"),
             MarkIs => format!("meta mark {KUBE_MARK:#x}"),
             MarkLacks => format!("meta mark & {KUBE_MARK:#x} == 0"),
+            Input(name) => format!("iifname \"{name}\""),
             Output(name) => format!("oifname \"{name}\""),
+            Count => "counter".to_owned(),
             Accept => "accept".to_owned(),
+            Drop => "drop".to_owned(),
             Return => "return".to_owned(),
             Masquerade { random: true } => "masquerade fully-random".to_owned(),
             Masquerade { random: false } => "masquerade".to_owned(),
@@ -78,8 +87,11 @@ impl Word {
             Destination(is, net) => address("daddr", is, net),
             MarkIs => matched("==", mark(), json!(KUBE_MARK)),
             MarkLacks => matched("==", json!({ "&": [mark(), KUBE_MARK] }), json!(0)),
+            Input(name) => matched("==", json!({ "meta": { "key": "iifname" } }), json!(name)),
             Output(name) => matched("==", json!({ "meta": { "key": "oifname" } }), json!(name)),
+            Count => json!({ "counter": null }),
             Accept => json!({ "accept": null }),
+            Drop => json!({ "drop": null }),
             Return => json!({ "return": null }),
             Masquerade { random: true } => json!({ "masquerade": { "flags": "fully-random" } }),
             Masquerade { random: false } => json!({ "masquerade": null }),

@@ -1,5 +1,7 @@
 //! A subnet that is lost, and nodes that believe to be one: what the agents do, and the packets.
 
+mod kernel;
+
 use std::{net::Ipv4Addr, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
