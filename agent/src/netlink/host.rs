@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
 };
 
 use ipnet::{IpNet, Ipv4Net};
@@ -188,6 +188,8 @@ pub struct ObservedHost {
     pub standings: BTreeMap<(IfIndex, IpAddr), AddressStanding>,
     /// Unicast routes of the main table.
     pub routes: BTreeSet<Route>,
+    /// Next hops with numbers of ours that nothing names: the link, and the gateway that the number is.
+    pub idle_hops: BTreeSet<(IfIndex, Ipv4Addr)>,
     /// Rules that choose another routing table for some IPv4 packets.
     pub rules: BTreeSet<RoutingRule>,
     /// What of the main table leads nowhere: blackholes and the like.

@@ -1,6 +1,9 @@
 //! What the agent changes on the host, as values that can be planned, printed and compared.
 
-use std::{fmt, net::IpAddr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use ipnet::IpNet;
 
@@ -74,6 +77,8 @@ pub enum HostOp {
     PutRoute(Route),
     /// Removes a route.
     DeleteRoute(Route),
+    /// Removes the number of a next hop through a device of ours, that no route names.
+    DeleteNextHop(IfIndex, Ipv4Addr),
     /// Adds the route that the kernel makes with an address, unless one leads there already.
     PutConnected(IfIndex, IpNet),
     /// Adds a route that leads nowhere, unless one leads there already.
@@ -127,6 +132,9 @@ impl fmt::Display for HostOp {
             }
             Self::PutRoute(route) => write!(f, "put route {}", route.destination),
             Self::DeleteRoute(route) => write!(f, "remove route {}", route.destination),
+            Self::DeleteNextHop(link, gateway) => {
+                write!(f, "remove the next hop {gateway} on link {link}")
+            }
             Self::PutConnected(link, net) => write!(f, "put route of address {net} on link {link}"),
             Self::PutBlackhole(net) => write!(f, "put blackhole {net}"),
             Self::DeleteBlackhole(net) => write!(f, "remove blackhole {net}"),

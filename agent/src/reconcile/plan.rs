@@ -172,6 +172,12 @@ fn plan_peers(desired: &Desired, host: &ObservedHost, link: IfIndex, ops: &mut V
             && !places.contains(&place(route))
     });
     ops.extend(stale_routes.map(|route| HostOp::DeleteRoute(*route)));
+    // Whoever replaced the route left the number, which would be in the way of the next.
+    let idle = host
+        .idle_hops
+        .iter()
+        .filter(|(on, gateway)| *on == link && desired.network.contains(&IpAddr::V4(*gateway)));
+    ops.extend(idle.map(|(link, gateway)| HostOp::DeleteNextHop(*link, *gateway)));
     let behind = routes.iter().filter(|route| route.metric == BEHIND);
     ops.extend(behind.filter_map(|route| connected(host, link, route.destination)));
     for (addr, mac) in &neighbours {

@@ -71,6 +71,7 @@ impl Seen {
                 host.routes.insert(*route);
             }
             HostOp::DeleteRoute(route) => _ = host.routes.remove(route),
+            HostOp::DeleteNextHop(link, gateway) => _ = host.idle_hops.remove(&(*link, *gateway)),
             HostOp::ManageNeighbour { .. }
             | HostOp::PutConnected(..)
             | HostOp::PutBlackhole(_)
@@ -139,7 +140,11 @@ mod tests {
             ..route(5, other, 0)
         };
         let stays = route(5, other, 7);
-        host.edit(|host| host.routes.extend([stranger, stays]));
+        let idle = (link, [10, 1, 9, 0].into());
+        host.edit(|host| {
+            host.routes.extend([stranger, stays]);
+            host.idle_hops.insert(idle);
+        });
         let mut seen = Seen {
             host: host.observe().await.unwrap(),
             maps: None,
@@ -153,6 +158,7 @@ mod tests {
             HostOp::PutRoute(route(5, link, 0)),
             HostOp::PutRoute(route(6, link, 0)),
             HostOp::DeleteRoute(route(6, link, 0)),
+            HostOp::DeleteNextHop(idle.0, idle.1),
             HostOp::DeleteTunnel(entry),
             HostOp::DeleteNeighbour(link, addr),
         ] {

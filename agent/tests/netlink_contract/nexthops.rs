@@ -210,6 +210,44 @@ fn no_number_outlives_its_route() {
     });
 }
 
+/// Routes that somebody else replaced leave their numbers, which nobody names and we find again.
+#[test]
+fn a_number_that_a_stranger_left_behind_is_found_and_removed() {
+    in_fresh_netns(|| async {
+        let (host, link) = overlay().await;
+        let routes: Vec<Route> = (1..=COUNT).map(|n| route(n, link)).collect();
+        let put = || routes.iter().copied().map(HostOp::PutRoute).collect();
+        all(&host, put()).await;
+        assert!(host.observe().await.unwrap().idle_hops.is_empty());
+        for n in [5, 6, 7] {
+            run(&format!(
+                "ip route replace 10.0.{n}.0/24 via 10.0.{n}.0 dev flannel.1 onlink proto boot"
+            ));
+        }
+        // A stranger's group keeps one, and his own numbers are his, whatever they look like.
+        let number = (10 << 24) + (7 << 8);
+        run(&format!("ip nexthop add id 4711 group {number}"));
+        let other = (10 << 24) + (250 << 16);
+        run(&format!(
+            "ip nexthop add id {other} via 10.250.0.0 dev flannel.1 onlink proto static"
+        ));
+        run("ip nexthop add id 4712 via 10.250.1.0 dev flannel.1 onlink proto boot");
+        let idle = host.observe().await.unwrap().idle_hops;
+        let want = [5, 6].map(|n| (link, [10, 0, n, 0].into()));
+        assert_eq!(idle, want.into());
+        let before = said("nexthop show").len();
+        let gone = idle
+            .iter()
+            .map(|(link, gateway)| HostOp::DeleteNextHop(*link, *gateway));
+        let gone: Vec<HostOp> = gone.collect();
+        all(&host, gone.clone()).await;
+        assert_eq!(said("nexthop show").len(), before - 2);
+        all(&host, gone).await;
+        ensure_there(&host, link, &routes).await;
+        assert!(host.observe().await.unwrap().idle_hops.is_empty());
+    });
+}
+
 #[test]
 fn routes_have_none_where_they_would_be_listed_without_their_way() {
     in_fresh_netns(|| async {

@@ -64,6 +64,7 @@ pub(super) fn change(host: &mut ObservedHost, op: &HostOp) -> Result<(), i32> {
             };
             host.routes.retain(|other| way(other) != way(route));
         }
+        HostOp::DeleteNextHop(link, gateway) => _ = host.idle_hops.remove(&(*link, *gateway)),
         HostOp::PutConnected(link, net) => put_connected(host, *link, *net)?,
         HostOp::PutBlackhole(net) => {
             let mut others = host.routes.iter();
@@ -113,6 +114,7 @@ fn delete_link(host: &mut ObservedHost, gone: IfIndex) {
     host.addresses.retain(|(link, _)| *link != gone);
     host.standings.retain(|(link, _), _| *link != gone);
     host.routes.retain(|route| route.link != gone);
+    host.idle_hops.retain(|(link, _)| *link != gone);
     host.neighbours.retain(|(link, _), _| *link != gone);
     host.tunnel_fdb.retain(|entry, _| entry.link != gone);
     host.bridge_fdb

@@ -107,6 +107,7 @@ impl Rtnetlink {
             | HostOp::DeleteTunnel(_)
             | HostOp::PutRoute(_)
             | HostOp::DeleteRoute(_)
+            | HostOp::DeleteNextHop(..)
             | HostOp::PutConnected(..) => {
                 let requests = request(op).into_iter().collect();
                 let answers = self.make(std::slice::from_ref(op), requests);
@@ -251,8 +252,11 @@ impl Netlink for Rtnetlink {
             .map(|link| (link.index, link.mtu))
             .collect();
         addresses::observe(&self.calls, &mut host).await?;
-        let numbered = routes::observe(&self.calls, &mut host).await?;
-        self.hops().read(numbered, host.routes.len());
+        // The numbers first: a route that names one of them is read after it.
+        let numbers = nexthops::observe().await?;
+        let found = routes::observe(&self.calls, &mut host).await?;
+        host.idle_hops = numbers.idle(&found.named);
+        self.hops().read(found.numbered, host.routes.len());
         rules::observe(&self.calls, &mut host).await?;
         filters::observe(&self.calls, &mut host).await?;
         neighbours::observe(&self.calls, &mut host).await?;
@@ -376,6 +380,7 @@ fn request(op: &HostOp) -> Option<Request> {
         HostOp::DeleteTunnel(entry) => neighbours::delete_tunnel(call, *entry),
         HostOp::PutRoute(route) => routes::put(call, route),
         HostOp::DeleteRoute(route) => routes::delete(call, route),
+        HostOp::DeleteNextHop(_, gateway) => nexthops::free(call, *gateway),
         HostOp::PutConnected(link, net) => routes::put_connected(call, *link, *net),
         HostOp::CreateVxlan(_)
         | HostOp::DeleteLink { .. }
@@ -412,6 +417,7 @@ fn keep_known_links(host: &mut ObservedHost) {
         addresses,
         standings,
         routes,
+        idle_hops,
         rules: _,
         filters: _,
         nowhere: _,
@@ -422,6 +428,7 @@ fn keep_known_links(host: &mut ObservedHost) {
     addresses.retain(|(link, _)| links.contains_key(link));
     standings.retain(|(link, _), _| links.contains_key(link));
     routes.retain(|route| links.contains_key(&route.link));
+    idle_hops.retain(|(link, _)| links.contains_key(link));
     neighbours.retain(|(link, _), _| links.contains_key(link));
     tunnel_fdb.retain(|entry, _| links.contains_key(&entry.link));
     bridge_fdb.retain(|entry| links.contains_key(&entry.bridge) && links.contains_key(&entry.port));

@@ -16,6 +16,7 @@ use netlink_packet_route::{
     RouteNetlinkMessage,
     route::{RouteAttribute, RouteMessage},
 };
+use rtnetlink::sys::protocols::NETLINK_ROUTE;
 
 use super::{
     calls::GONE,
@@ -24,7 +25,7 @@ use super::{
 };
 use crate::{
     model::net::IfIndex,
-    netlink::{NetlinkError, Route},
+    netlink::{NetlinkError, Route, raw},
 };
 
 /// With fewer routes the comparisons cost less than the numbers, and the routes look like flannel's
@@ -33,9 +34,11 @@ const MANY: usize = 1000;
 /// Where 0 says that routes with a number are listed without their ways: then we have none.
 const COMPATIBLE: &str = "/proc/sys/net/ipv4/nexthop_compat_mode";
 
+const RTM_GETNEXTHOP: u16 = 106;
 const RTM_NEWNEXTHOP: u16 = 104;
 const RTM_DELNEXTHOP: u16 = 105;
 const NHA_ID: u16 = 1;
+const NHA_GROUP: u16 = 2;
 const NHA_OIF: u16 = 5;
 const NHA_GATEWAY: u16 = 6;
 const RTNH_F_ONLINK: u32 = 4;
@@ -43,6 +46,8 @@ const RTPROT_BOOT: u8 = 3;
 /// Of `struct nhmsg`, and of an attribute with four bytes.
 const FIXED: usize = 8;
 const ATTRIBUTE: usize = 8;
+/// Of `struct nexthop_grp`, which begins with a number.
+const MEMBER: usize = 8;
 
 /// A destination and a metric.
 type Place = (IpNet, u32);
@@ -134,11 +139,18 @@ pub(super) fn number(route: &Route) -> Option<u32> {
 /// The number that a route was read with, if it is ours.
 pub(super) fn is_numbered(message: &RouteMessage, route: &Route) -> bool {
     let ours = number(route);
-    let named = |attribute: &RouteAttribute| match attribute {
-        RouteAttribute::NhId(found) => Some(*found) == ours,
-        _ => false,
-    };
-    ours.is_some() && message.attributes.iter().any(named)
+    ours.is_some() && named(message) == ours
+}
+
+/// The number that a route names, whosever it is.
+pub(super) fn named(message: &RouteMessage) -> Option<u32> {
+    message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::NhId(number) => Some(*number),
+            _ => None,
+        })
 }
 
 /// Never in the place of another: that could be somebody else's.
@@ -177,6 +189,15 @@ pub(super) fn put_route(call: String, route: &Route) -> Request {
 pub(super) fn delete_route(call: String, route: &Route) -> Request {
     let message = RouteNetlinkMessage::DelRoute(by_number(routes::gone(route), route));
     gone(call, message.into())
+}
+
+/// What removes a number that no route names.
+pub(super) fn free(call: String, gateway: Ipv4Addr) -> Request {
+    let hop = NextHop {
+        number: gateway.into(),
+        way: None,
+    };
+    gone(call, Message::NextHop(hop))
 }
 
 /// What removes the number. Whatever route still had it would go with it.
@@ -250,6 +271,66 @@ impl NetlinkSerializable for NextHop {
             *to = from;
         }
     }
+}
+
+/// The numbers that the kernel knows.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// Those of the form that we give: the gateway as a number, on a link.
+    ours: BTreeSet<(IfIndex, Ipv4Addr)>,
+    /// Members of groups, which nobody but others makes.
+    grouped: BTreeSet<u32>,
+}
+
+impl Known {
+    /// Ours that no route and no group names.
+    pub(super) fn idle(&self, named: &BTreeSet<u32>) -> BTreeSet<(IfIndex, Ipv4Addr)> {
+        let is_idle = |(_, gateway): &&(IfIndex, Ipv4Addr)| {
+            let number = u32::from(*gateway);
+            !named.contains(&number) && !self.grouped.contains(&number)
+        };
+        self.ours.iter().filter(is_idle).copied().collect()
+    }
+
+    fn add(&mut self, body: &[u8]) {
+        let Some((header, attributes)) = body.split_first_chunk::<FIXED>() else {
+            return;
+        };
+        let [_, _, protocol, _, flags @ ..] = *header;
+        let attributes = raw::attributes(attributes);
+        let value = |wanted: u16| {
+            let found = attributes.iter().find(|(kind, _)| *kind == wanted);
+            found.and_then(|(_, value)| <[u8; 4]>::try_from(*value).ok())
+        };
+        let groups = attributes.iter().filter(|(kind, _)| *kind == NHA_GROUP);
+        let members = groups.flat_map(|(_, members)| members.chunks_exact(MEMBER));
+        let members = members.filter_map(|member| member.first_chunk());
+        self.grouped
+            .extend(members.map(|number| u32::from_ne_bytes(*number)));
+        let (Some(number), Some(link), Some(gateway)) =
+            (value(NHA_ID), value(NHA_OIF), value(NHA_GATEWAY))
+        else {
+            return;
+        };
+        let (number, gateway) = (u32::from_ne_bytes(number), Ipv4Addr::from(gateway));
+        let onlink = u32::from_ne_bytes(flags) & RTNH_F_ONLINK != 0;
+        if protocol == RTPROT_BOOT && onlink && number == u32::from(gateway) {
+            let link = IfIndex::try_from(u32::from_ne_bytes(link)).ok();
+            self.ours.extend(link.map(|link| (link, gateway)));
+        }
+    }
+}
+
+/// Reads them; none where the kernel has no such numbers.
+pub(super) async fn observe() -> Result<Known, NetlinkError> {
+    let mut known = Known::default();
+    let call = "read next hops";
+    match raw::dump(call, NETLINK_ROUTE, RTM_GETNEXTHOP, &[0; FIXED]).await {
+        Ok(rows) => rows.iter().for_each(|row| known.add(row)),
+        Err(error) if raw::is_unsupported(&error) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(known)
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use super::{
     calls::{Calls, GONE, accept, is},
     direct::Request,
     links,
-    nexthops::is_numbered,
+    nexthops::{is_numbered, named},
 };
 use crate::{
     model::{net::IfIndex, peer::Hop},
@@ -34,12 +34,20 @@ const NO_WAY: [i32; 4] = [
     libc::EINVAL,
 ];
 
-/// Answers with the routes whose next hop has a number of ours.
+/// What routes say of numbers of next hops.
+#[derive(Debug, Default)]
+pub(super) struct Numbers {
+    /// The routes whose next hop has a number of ours.
+    pub(super) numbered: BTreeSet<Route>,
+    /// All that any of them names.
+    pub(super) named: BTreeSet<u32>,
+}
+
 pub(super) async fn observe(
     calls: &Calls,
     host: &mut ObservedHost,
-) -> Result<BTreeSet<Route>, NetlinkError> {
-    let mut numbered = BTreeSet::new();
+) -> Result<Numbers, NetlinkError> {
+    let mut numbers = Numbers::default();
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let mut request = RouteMessage::default();
         request.header.address_family = family;
@@ -55,13 +63,15 @@ pub(super) async fn observe(
         for row in rows {
             if let RouteNetlinkMessage::NewRoute(message) = row {
                 let found = read(&message);
-                numbered.extend(found.iter().filter(|route| is_numbered(&message, route)));
+                let ours = found.iter().filter(|route| is_numbered(&message, route));
+                numbers.numbered.extend(ours);
+                numbers.named.extend(named(&message));
                 host.routes.extend(found);
                 host.nowhere.extend(nowhere(&message));
             }
         }
     }
-    Ok(numbered)
+    Ok(numbers)
 }
 
 pub(super) fn put(call: String, route: &Route) -> Request {
