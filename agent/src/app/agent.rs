@@ -185,7 +185,7 @@ async fn serve(
     )
     .await?;
     let mut lock = lock::take(network.vni).map_err(Failure::Usage)?;
-    lock.claim(network.network)
+    lock.claim(network.network, &config.socket)
         .map_err(|error| Failure::Usage(format!("/run/weft: {error}")))?;
 
     let underlay = Underlay::new(&uplink, &network);

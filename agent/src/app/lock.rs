@@ -3,7 +3,8 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Seek as _, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use ipnet::Ipv4Net;
@@ -11,15 +12,18 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::model::net::Vni;
 
+const FOLDER: &str = "/run/weft";
+
 /// Held for as long as the agent runs.
 #[derive(Debug)]
 pub struct Lock(Flock<File>);
 
 impl Lock {
-    /// Says whose the network's rules are, to agents of other networks on this host. The file stays
-    /// when the agent ends, and so do the rules.
-    pub fn claim(&mut self, network: Ipv4Net) -> io::Result<()> {
-        self.write(&format!("{}\n{network}\n", std::process::id()))
+    /// Says whose the network's rules are, to agents of other networks on this host, and where this
+    /// one answers. The file stays when the agent ends, and so do the rules.
+    pub fn claim(&mut self, network: Ipv4Net, socket: &Path) -> io::Result<()> {
+        let pid = std::process::id();
+        self.write(&format!("{pid}\n{network}\n{}\n", name_of(socket)))
     }
 
     fn write(&mut self, text: &str) -> io::Result<()> {
@@ -44,8 +48,13 @@ pub fn take(vni: Vni) -> Result<Lock, String> {
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => {
             let mut lock = Lock(lock);
-            let pid = std::process::id().to_string();
-            lock.write(&pid).map_err(|error| named(&error))?;
+            // What the last agent said holds until the next one says otherwise.
+            let mut before = String::new();
+            let read = lock.0.read_to_string(&mut before);
+            read.map_err(|error| named(&error))?;
+            let rest = before.split_once('\n').map_or("", |(_pid, rest)| rest);
+            let text = format!("{}\n{rest}", std::process::id());
+            lock.write(&text).map_err(|error| named(&error))?;
             Ok(lock)
         }
         Err((mut file, _)) => {
@@ -83,8 +92,70 @@ pub fn networks(vni: Vni) -> Vec<Ipv4Net> {
         .collect()
 }
 
+/// The network whose agent answers at a socket, or did so last; `None` where no file says so.
+#[must_use]
+pub fn network_at(socket: &Path) -> Option<Vni> {
+    network_in(Path::new(FOLDER), socket)
+}
+
+fn network_in(folder: &Path, socket: &Path) -> Option<Vni> {
+    let socket = name_of(socket);
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let claimed = entries.filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        let vni: u64 = name.strip_suffix(".lock")?.parse().ok()?;
+        let text = fs::read_to_string(entry.path()).ok()?;
+        let written = entry.metadata().and_then(|file| file.modified());
+        let written = written.unwrap_or(SystemTime::UNIX_EPOCH);
+        let claimed = (written, Vni::try_from(vni).ok()?);
+        (text.lines().nth(2) == Some(&socket)).then_some(claimed)
+    });
+    // An agent that was given another network left the file of the one before.
+    claimed.max().map(|(_, vni)| vni)
+}
+
+/// A socket by one name, however it was typed.
+fn name_of(socket: &Path) -> String {
+    let whole = std::path::absolute(socket).unwrap_or_else(|_| socket.to_owned());
+    let resolved = match (whole.parent().map(fs::canonicalize), whole.file_name()) {
+        (Some(Ok(folder)), Some(name)) => folder.join(name),
+        _ => whole,
+    };
+    resolved.display().to_string()
+}
+
 /// Removes the file of a lock that is held by the caller.
 pub fn remove(vni: Vni) {
     // What is gone already is as good.
     let _ = fs::remove_file(format!("/run/weft/{vni}.lock"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_is_that_of_the_network_that_claimed_it_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let put = |name: &str, text: &str, age: u64| {
+            let path = folder.path().join(name);
+            fs::write(&path, text).unwrap();
+            let when = SystemTime::now() - std::time::Duration::from_secs(age);
+            File::options()
+                .write(true)
+                .open(&path)
+                .and_then(|file| file.set_modified(when))
+                .unwrap();
+        };
+        put("1.lock", "7\n10.1.0.0/16\n/nowhere/a.sock\n", 3);
+        put("2.lock", "8\n10.2.0.0/16\n/nowhere/b.sock\n", 2);
+        put("3.lock", "9\n10.3.0.0/16\n/nowhere/b.sock\n", 1);
+        // Of an agent that did not say so yet.
+        put("4.lock", "9\n10.4.0.0/16\n", 0);
+        let network = |socket: &str| network_in(folder.path(), Path::new(socket));
+        let vni = |number: u64| Some(Vni::try_from(number).unwrap());
+        assert_eq!(network("/nowhere/a.sock"), vni(1));
+        assert_eq!(network("/nowhere/b.sock"), vni(3));
+        assert_eq!(network("/nowhere/c.sock"), None);
+    }
 }

@@ -4,6 +4,7 @@ use std::io::{self, Write as _};
 
 use anyhow::Context as _;
 
+use super::lock;
 use crate::{
     admin::{dump, socket, status::Status},
     cli::{DockerOptsArgs, DumpArgs, Output, StatusArgs},
@@ -40,7 +41,7 @@ pub fn status(args: &StatusArgs) -> anyhow::Result<u8> {
                 io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "agent hangs",
                 _ => "agent down",
             };
-            let (works, left) = at_work();
+            let (works, left) = at_work(lock::network_at(&args.socket));
             let why = format!("no agent answers at {socket}: {error}");
             complain(&format!(
                 "{agent}, {left}: {why}; what it left is in `weft dump`"
@@ -57,33 +58,48 @@ pub fn status(args: &StatusArgs) -> anyhow::Result<u8> {
     Ok(code)
 }
 
-/// What goes on without an agent, and whether anything of ours does.
-fn at_work() -> (bool, String) {
-    let all = match age::at_work() {
-        Ok(all) => all,
-        Err(error) => return (false, format!("data path unknown ({error})")),
-    };
-    let networks = all.iter().map(
-        |AtWork {
-             vni,
-             programs,
-             since,
-         }| {
-            let since =
-                since.map(|since| format!(" since {}", humantime::format_rfc3339_seconds(since)));
-            let since = since.unwrap_or_default();
-            format!("data path up{since} (VNI {vni}, {programs} programs)")
-        },
-    );
-    let text = networks.collect::<Vec<_>>().join(", ");
-    if text.is_empty() {
-        (
-            false,
-            "no programs at work, only what the kernel has".to_owned(),
-        )
-    } else {
-        (true, text)
+/// What goes on without an agent, and whether anything of its network does.
+fn at_work(network: Option<Vni>) -> (bool, String) {
+    match age::at_work() {
+        Ok(all) => of_network(network, &all),
+        Err(error) => (false, format!("data path unknown ({error})")),
     }
+}
+
+fn of_network(network: Option<Vni>, all: &[AtWork]) -> (bool, String) {
+    let since = |at_work: &AtWork| {
+        let since = at_work.since.map(humantime::format_rfc3339_seconds);
+        since.map_or_else(String::new, |since| format!(" since {since}"))
+    };
+    if let Some(vni) = network {
+        return match all.iter().find(|at_work| at_work.vni == vni) {
+            Some(found) => (
+                true,
+                format!(
+                    "data path up{} (VNI {vni}, {} programs)",
+                    since(found),
+                    found.programs
+                ),
+            ),
+            None => (
+                false,
+                format!("no programs of VNI {vni} at work, only what the kernel has"),
+            ),
+        };
+    }
+    if all.is_empty() {
+        let none = "no programs at work, only what the kernel has";
+        return (false, none.to_owned());
+    }
+    let others = all.iter().map(|at_work| {
+        let AtWork { vni, programs, .. } = at_work;
+        format!("VNI {vni}{} ({programs} programs)", since(at_work))
+    });
+    let others = others.collect::<Vec<_>>().join(", ");
+    (
+        false,
+        format!("data path unknown (no network is known to answer there; at work: {others})"),
+    )
 }
 
 fn complain(what: &str) {
@@ -153,5 +169,28 @@ pub fn print(text: &str) -> io::Result<()> {
     match writeln!(io::stdout(), "{text}") {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_programs_of_another_network_say_nothing_of_this_one() {
+        let vni = |number: u64| Vni::try_from(number).unwrap();
+        let one = AtWork {
+            vni: vni(1),
+            programs: 9,
+            since: Some(std::time::SystemTime::UNIX_EPOCH),
+        };
+        let since = "data path up since 1970-01-01T00:00:00Z (VNI 1, 9 programs)";
+        assert_eq!(of_network(Some(vni(1)), &[one]), (true, since.to_owned()));
+        let (works, text) = of_network(Some(vni(2)), &[one]);
+        assert!(!works && text.starts_with("no programs of VNI 2"), "{text}");
+        let (works, text) = of_network(None, &[one]);
+        assert!(!works && text.starts_with("data path unknown"), "{text}");
+        assert!(text.contains("VNI 1 since 1970"), "{text}");
+        assert!(!of_network(None, &[]).0);
     }
 }

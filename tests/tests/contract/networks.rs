@@ -154,6 +154,11 @@ fn two_networks_live_side_by_side() -> Result<()> {
     for second in &mut seconds {
         second.agent.stop()?;
     }
+    let said = left_by(&host, SOCKET)?;
+    ensure!(
+        said.contains("data path up since ") && said.contains("VNI 2,") && !said.contains("VNI 1"),
+        "{said}"
+    );
     let words = ["cleanup", "--vni", "2", "--subnet-file", FILE];
     let (code, said, _) = host.weft(&words)?;
     ensure!(code == 0, "{said}");
@@ -163,8 +168,17 @@ fn two_networks_live_side_by_side() -> Result<()> {
         "{rules}"
     );
     ensure!(host.run("ip link show dev flannel.2").is_err());
+    let said = left_by(&host, SOCKET)?;
+    ensure!(!said.contains("data path up"), "{said}");
     reach_each_other(&world)?;
     ensure_ready(&host)
+}
+
+/// What the status says of a dead agent's data path.
+fn left_by(host: &Host, socket: &str) -> Result<String> {
+    let (code, _, said) = host.weft(&["status", "--socket", socket])?;
+    ensure!(code == 3, "{code}: {said}");
+    Ok(said)
 }
 
 /// How often each agent has written rules.
