@@ -235,3 +235,23 @@ async fn what_one_pass_cannot_attach_the_next_does_at_once() {
     world.until("all are", |world| hooked(world) == 400).await;
     assert!(began.elapsed() < RETRY, "{:?}", began.elapsed());
 }
+
+/// A route that a stranger put in place of ours leaves the number of its next hop. No event tells.
+#[tokio::test(start_paused = true)]
+async fn numbers_that_nothing_names_go_and_those_of_others_stay() {
+    let mut world = World::settled(&[5]).await;
+    let left = world.host.edit_quietly(|host| {
+        let ours = host.link_named("flannel.1").unwrap().index;
+        let other = host.link_named("docker0").unwrap().index;
+        let (inside, outside) = ([10, 1, 5, 0].into(), [10, 9, 5, 0].into());
+        host.idle_hops.insert((ours, inside));
+        let left = [(ours, outside), (other, inside)];
+        host.idle_hops.extend(left);
+        left
+    });
+    let hops = |world: &World| world.host.edit_quietly(|host| host.idle_hops.clone());
+    world
+        .until("ours is gone", |world| hops(world) == left.into())
+        .await;
+    assert_eq!(world.routes(), ["10.1.5.0/24"]);
+}
