@@ -120,14 +120,19 @@ impl<'de> Deserialize<'de> for Object {
     }
 }
 
+/// What is quoted of a text in a message: a hostile one may be long, and the message ends up in a log.
+#[must_use]
+pub fn short(text: &str) -> String {
+    text.chars().take(60).collect()
+}
+
 fn wrong(name: &str, want: &'static str, node: &Node) -> TypeError {
     TypeError {
         name: name.to_owned(),
         want,
         got: match node {
             Node::Object(_) => "an object".to_owned(),
-            // A hostile value may be long, and the message ends up in a log.
-            Node::Value(value) => value.to_string().chars().take(60).collect(),
+            Node::Value(value) => short(&value.to_string()),
         },
     }
 }

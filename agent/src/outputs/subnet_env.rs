@@ -12,7 +12,10 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net};
 
-use crate::model::net::{Mtu, Subnet};
+use crate::model::{
+    json::short,
+    net::{Mtu, Subnet},
+};
 
 /// More than any such file holds.
 const MAX_FILE: u64 = 64 * 1024;
@@ -266,7 +269,7 @@ fn create_dir(dir: &Path) -> io::Result<()> {
 fn invalid(name: &'static str, value: &str, want: &'static str) -> EnvError {
     EnvError::Invalid {
         name,
-        value: value.chars().take(60).collect(),
+        value: short(value),
         want,
     }
 }

@@ -6,7 +6,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::NetworkConfig;
 use crate::model::{
-    json::{Object, TypeError},
+    json::{Object, TypeError, short},
     net::{Mtu, NetError, Subnet, Vni},
 };
 
@@ -160,7 +160,7 @@ fn network(top: &Object) -> Result<Ipv4Net, ConfigError> {
     }
     let network: Ipv4Net = text
         .parse()
-        .map_err(|_not_a_range| ConfigError::Network(text.chars().take(60).collect()))?;
+        .map_err(|_not_a_range| ConfigError::Network(short(text)))?;
     let network = network.trunc();
     // flannel cannot tell the range of everything from none at all.
     if network.prefix_len() == 0 {
@@ -223,7 +223,7 @@ fn limit(
         .parse()
         .map_err(|_not_an_address| ConfigError::Address {
             name,
-            text: text.chars().take(60).collect(),
+            text: short(text),
         })?;
     if addr.is_unspecified() {
         Ok(default)
@@ -244,7 +244,7 @@ fn backend(top: &Object) -> Result<&Object, ConfigError> {
     if kind.eq_ignore_ascii_case("vxlan") {
         Ok(backend)
     } else {
-        Err(ConfigError::Backend(kind.chars().take(60).collect()))
+        Err(ConfigError::Backend(short(kind)))
     }
 }
 

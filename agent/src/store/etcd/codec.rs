@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::model::{
-    json::{Object, TypeError},
+    json::{Object, TypeError, short},
     lease::{Backend, LeaseAttrs},
     net::{Mac, NetError, Vni},
 };
@@ -73,7 +73,7 @@ pub fn decode(value: &[u8]) -> Result<LeaseAttrs, ValueError> {
     let public_ip = top.text("PublicIP")?;
     let public_ip = public_ip
         .parse()
-        .map_err(|_not_an_address| ValueError::PublicIp(public_ip.chars().take(60).collect()))?;
+        .map_err(|_not_an_address| ValueError::PublicIp(short(public_ip)))?;
     check(public_ip)?;
     let backend = match top.text("BackendType")? {
         "vxlan" => {
@@ -108,8 +108,7 @@ fn check(addr: Ipv4Addr) -> Result<(), ValueError> {
 
 fn vtep_mac(text: &str) -> Result<Mac, NetError> {
     text.parse().map_err(|error| match error {
-        // A hostile text may be long, and the message ends up in a log.
-        NetError::Mac(text) => NetError::Mac(text.chars().take(60).collect()),
+        NetError::Mac(text) => NetError::Mac(short(&text)),
         other @ (NetError::Vni(_)
         | NetError::HostBits(_)
         | NetError::Mtu(_)
