@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{command, netns::Netns, probe, report::Udp, wait};
 
-const LIMIT: Duration = Duration::from_secs(40);
+pub const LIMIT: Duration = Duration::from_secs(40);
 /// The host that is behind it.
 pub const HOST: usize = 2;
 const WIDTH: u32 = 1400;

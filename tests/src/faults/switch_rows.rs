@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 
 use super::{
-    narrow_rows::{HOST, PACKET, until_said, whole},
+    narrow_rows::{HOST, LIMIT, PACKET, until_said, whole},
     stage::Stage,
 };
 use crate::{
@@ -109,8 +109,10 @@ fn across(stage: &Stage) -> Result<Vec<String>> {
 fn widened(stage: &Stage) -> Result<()> {
     for index in [0, HOST] {
         let node = stage.node(index)?;
-        let routes = node.host.ip("route show dev flannel.1")?;
-        ensure!(!routes.contains("mtu"), "{routes}");
+        wait::until_true("no route names a width", LIMIT, || {
+            let routes = node.host.ip("route show dev flannel.1")?;
+            Ok(!routes.contains("mtu"))
+        })?;
     }
     forget_widths(stage)?;
     whole(stage, PACKET)
