@@ -47,7 +47,7 @@ impl Paths {
 /// start that widened them would bring back, for as long, the loss that they prevent.
 #[must_use]
 pub fn earlier(host: &ObservedHost, network: &NetworkConfig) -> Narrow {
-    let device = host.link_named(&format!("flannel.{}", network.vni));
+    let device = host.link_named(&network.vni.device());
     let device = device.map(|link| link.index);
     let width = |route: &Route| {
         let (vtep, tunnel) = node(host, network, device, route)?;
