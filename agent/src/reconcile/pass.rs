@@ -82,8 +82,11 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// A failure is logged when it is new; status has it as long as it lasts.
+    /// A failure is logged when it is new; status has it as long as it lasts, once.
     pub(super) fn complain(&self, failures: &mut Vec<String>, why: String) {
+        if failures.contains(&why) {
+            return;
+        }
         if self.failures.contains(&why) {
             debug!(why, "failed again");
         } else {

@@ -151,12 +151,16 @@ fn crowded(stage: &Stage, all: usize) -> Result<()> {
     wait::until_true("the kernel knows all peers", LIMIT, || {
         Ok(host.ip("route show dev flannel.1")?.lines().count() == all)
     })?;
-    wait::until_true("the programs are full, and it is said", LIMIT, || {
+    let mut seen = (0, String::new());
+    let full = wait::until_true("the programs are full, and it is said", LIMIT, || {
         let text = host.run(&format!("{BPFTOOL} -j map dump pinned {pin}"))?;
         let entries: serde_json::Value = serde_json::from_str(&text).context("parse the map")?;
         let known = entries.as_array().map_or(0, Vec::len);
         let status = host.status()?.to_string();
         ensure!(known <= ROOM, "{known} peers where {ROOM} have room");
-        Ok(known == ROOM && status.contains("PEERS"))
-    })
+        let done = known == ROOM && status.contains("PEERS");
+        seen = (known, status);
+        Ok(done)
+    });
+    full.with_context(|| format!("{} peers are known: {}", seen.0, seen.1))
 }

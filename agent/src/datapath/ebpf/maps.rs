@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt::Display,
     net::Ipv4Addr,
 };
 
@@ -201,7 +202,7 @@ impl Maps {
     pub(super) fn put_peer(&mut self, net: Ipv4Net, peer: PeerEntry) -> Result<(), DatapathError> {
         self.peers
             .insert(&lpm(net), peer, 0)
-            .map_err(call(format!("write PEERS {net}")))
+            .map_err(put("PEERS", net))
     }
 
     pub(super) fn delete_peer(&mut self, net: Ipv4Net) -> Result<(), DatapathError> {
@@ -218,7 +219,7 @@ impl Maps {
     ) -> Result<(), DatapathError> {
         self.vteps
             .insert(addr.octets(), entry, 0)
-            .map_err(call(format!("write VTEPS {addr}")))
+            .map_err(put("VTEPS", addr))
     }
 
     pub(super) fn delete_vtep(&mut self, addr: Ipv4Addr) -> Result<(), DatapathError> {
@@ -235,7 +236,7 @@ impl Maps {
     ) -> Result<(), DatapathError> {
         self.endpoints
             .insert(addr.octets(), endpoint, 0)
-            .map_err(call(format!("write ENDPOINTS {addr}")))
+            .map_err(put("ENDPOINTS", addr))
     }
 
     pub(super) fn delete_endpoint(&mut self, addr: Ipv4Addr) -> Result<(), DatapathError> {
@@ -248,13 +249,11 @@ impl Maps {
     pub(super) fn put_local(&mut self, addr: Ipv4Addr, ifindex: u32) -> Result<(), DatapathError> {
         self.locals
             .insert(addr.octets(), LocalEntry { ifindex }, 0)
-            .map_err(call(format!("write LOCALS {addr}")))
+            .map_err(put("LOCALS", addr))
     }
 
     pub(super) fn put_port(&mut self, link: u32, port: PortEntry) -> Result<(), DatapathError> {
-        self.ports
-            .insert(link, port, 0)
-            .map_err(call(format!("write PORTS {link}")))
+        self.ports.insert(link, port, 0).map_err(put("PORTS", link))
     }
 
     pub(super) fn delete_port(&mut self, link: u32) -> Result<(), DatapathError> {
@@ -292,6 +291,23 @@ fn read_all<V: aya::Pod, T>(
         .map(|entry| entry.map(|(key, entry)| (Ipv4Addr::from(key), value(entry))))
         .collect::<Result<_, _>>()
         .map_err(call(doing))
+}
+
+/// An entry that could not be written. Thousands fail alike where a map is full, for hashes with
+/// `E2BIG` and for tries with `ENOSPC`: that is said of the map.
+fn put(map: &str, key: impl Display) -> impl FnOnce(MapError) -> DatapathError {
+    let failed = call(format!("write {map} {key}"));
+    move |error| match failed(error) {
+        DatapathError {
+            errno: errno @ Some(libc::E2BIG | libc::ENOSPC),
+            ..
+        } => DatapathError {
+            call: format!("write {map}"),
+            why: "it is full, what has no room is left to the kernel".to_owned(),
+            errno,
+        },
+        other => other,
+    }
 }
 
 fn gone(answer: Result<(), MapError>, doing: &str) -> Result<(), DatapathError> {
