@@ -35,19 +35,34 @@ pub struct Outcome {
 impl Load {
     /// 1,000 packets a second each way and 100 Mbit/s from `a` to `b`.
     pub fn start(a: &dyn Place, b: &dyn Place, time: Duration) -> Result<Self> {
+        Self::start_for(a, b, Some(time))
+    }
+
+    /// The same until it is told to finish: for what takes as long as it takes.
+    pub fn start_held(a: &dyn Place, b: &dyn Place) -> Result<Self> {
+        Self::start_for(a, b, None)
+    }
+
+    fn start_for(a: &dyn Place, b: &dyn Place, time: Option<Duration>) -> Result<Self> {
         let dropped = backlog_drops()?;
         let at = format!("{}:9101", b.address());
         let sink = probe::serve(b, &format!("tcp-sink {at}"))?;
-        let limit = format!("--bytes {} --stop-after {}", u64::MAX, time.as_millis());
-        let stream = probe::start(a, &format!("tcp-send --to {at} --pace {PACE} {limit}"))?;
-        let count = time.as_secs() * u64::from(RATE);
-        let udp = Exchange {
+        let line = format!("tcp-send --to {at} --pace {PACE} --bytes {}", u64::MAX);
+        let mut udp = Exchange {
             port: 9100,
             rate: RATE,
-            count,
+            count: 0,
             size: 200,
-        }
-        .start(a, b)?;
+        };
+        let (stream, udp) = if let Some(time) = time {
+            let line = format!("{line} --stop-after {}", time.as_millis());
+            udp.count = time.as_secs() * u64::from(RATE);
+            (probe::start(a, &line)?, udp.start(a, b)?)
+        } else {
+            let mut stream = probe::start_held(a, &format!("{line} --until-input-ends"))?;
+            stream.until_running()?;
+            (stream, udp.start_held(a, b)?)
+        };
         Ok(Self {
             udp,
             stream,
@@ -56,7 +71,8 @@ impl Load {
         })
     }
 
-    pub fn finish(self) -> Result<Outcome> {
+    pub fn finish(mut self) -> Result<Outcome> {
+        self.stream.release();
         let udp = self.udp.reports()?;
         let tcp: Tcp = self.stream.report()?;
         let backlog_drops = backlog_drops()?.saturating_sub(self.dropped);

@@ -174,19 +174,34 @@ pub struct Exchange {
 
 impl Exchange {
     pub fn start(&self, a: &dyn Place, b: &dyn Place) -> Result<Exchanging> {
+        let until = format!("--count {}", self.count);
+        self.start_by(a, b, |place, line| start(place, &format!("{line} {until}")))
+    }
+
+    /// The same until it is asked for its reports, whatever the count says. It runs already.
+    pub fn start_held(&self, a: &dyn Place, b: &dyn Place) -> Result<Exchanging> {
+        let mut both = self.start_by(a, b, |place, line| {
+            start_held(place, &format!("{line} --until-input-ends"))
+        })?;
+        for side in [&mut both.a, &mut both.b] {
+            side.until_running()?;
+        }
+        Ok(both)
+    }
+
+    fn start_by(
+        &self,
+        a: &dyn Place,
+        b: &dyn Place,
+        start: impl Fn(&dyn Place, &str) -> Result<Running>,
+    ) -> Result<Exchanging> {
         let Self {
-            port,
-            rate,
-            count,
-            size,
+            port, rate, size, ..
         } = self;
         let side = |from: &dyn Place, to: &dyn Place| {
             let (bind, to) = (from.address(), to.address());
-            let flags = format!("--rate {rate} --count {count} --size {size}");
-            start(
-                from,
-                &format!("udp --bind {bind}:{port} --to {to}:{port} {flags}"),
-            )
+            let ends = format!("--bind {bind}:{port} --to {to}:{port}");
+            start(from, &format!("udp {ends} --rate {rate} --size {size}"))
         };
         Ok(Exchanging {
             dropped: backlog_drops()?,
@@ -208,7 +223,9 @@ pub struct Exchanging {
 }
 
 impl Exchanging {
-    pub fn reports(self) -> Result<(Udp, Udp)> {
+    pub fn reports(mut self) -> Result<(Udp, Udp)> {
+        self.a.release();
+        self.b.release();
         let (mut a, mut b): (Udp, Udp) = (self.a.report()?, self.b.report()?);
         let dropped = backlog_drops()?.saturating_sub(self.dropped);
         (a.backlog_drops, b.backlog_drops) = (dropped, dropped);

@@ -107,7 +107,7 @@ impl Routed {
     fn under_load(&self, happens: impl FnOnce() -> Result<()>) -> Result<[Outcome; 2]> {
         let start = |side| {
             let (a, b) = self.twins.pair(side)?;
-            Load::start(a, b, Duration::from_secs(4))
+            Load::start_held(a, b)
         };
         let (ours, theirs) = (start(Side::Ours)?, start(Side::Flannels)?);
         let before = self.twins.world.counters()?;
@@ -116,6 +116,9 @@ impl Routed {
         })?;
         happens()?;
         let before = self.twins.world.counters()?;
+        wait::until_true("the load goes on", PATIENCE, || {
+            Ok(total(&self.twins.world.shares(&before)?).taken > 2000)
+        })?;
         let [ours, theirs] = [ours.finish()?, theirs.finish()?];
         let share = total(&self.twins.world.shares(&before)?);
         println!("ours\n{ours}\nflannel's\n{theirs}\n{share}");

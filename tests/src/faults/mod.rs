@@ -31,6 +31,7 @@ use self::{
     stage::{SETTLE, Stage},
     vigil::Toll,
 };
+use crate::wait;
 
 /// One fault.
 #[derive(Clone, Copy, Debug)]
@@ -151,8 +152,11 @@ fn inject(row: Row, stage: &mut Stage, verdict: &mut Verdict) -> Result<()> {
     outcome?;
     settled.context("after the fault")?;
     judge(row.most, &toll?, verdict.settled)?;
-    let after = Pulse::of_all(&stage.nodes)?;
-    Pulse::ensure_bounded(&before, &after, began.elapsed())
+    // The ways to peers that are new are measured by some dozen sockets at a time.
+    wait::until("what the agents use is bounded", SETTLE, || {
+        let after = Pulse::of_all(&stage.nodes)?;
+        Pulse::ensure_bounded(&before, &after, began.elapsed()).map(Some)
+    })
 }
 
 fn judge(most: Most, toll: &Toll, settled: Option<Duration>) -> Result<()> {

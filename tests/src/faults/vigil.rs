@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use crate::{
     container::Place,
     load::backlog_drops,
-    probe::{self, Running},
+    probe::{self, Exchange, Exchanging, Running},
     report::{Tcp, Udp},
 };
 
@@ -18,7 +18,7 @@ const PACE: u32 = 20;
 
 #[derive(Debug)]
 pub struct Vigil {
-    udp: [Running; 2],
+    udp: Exchanging,
     streams: [Running; 2],
     _sinks: [Running; 2],
     dropped: u64,
@@ -55,18 +55,17 @@ impl Vigil {
             probe::start_held(from, &format!("tcp-send --to {to}:{port} {flags}"))
         };
         let mut streams = [stream(a, b)?, stream(b, a)?];
-        let port = port + 1;
-        let side = |from: &dyn Place, to: &dyn Place| {
-            let (bind, to) = (from.address(), to.address());
-            let flags = format!("--rate {RATE} --size 200 --until-input-ends");
-            let ends = format!("--bind {bind}:{port} --to {to}:{port}");
-            probe::start_held(from, &format!("udp {ends} {flags}"))
-        };
-        let mut udp = [side(a, b)?, side(b, a)?];
         // The fault is to meet what runs.
-        for probe in streams.iter_mut().chain(&mut udp) {
+        for probe in &mut streams {
             probe.until_running()?;
         }
+        let udp = Exchange {
+            port: port + 1,
+            rate: RATE,
+            count: 0,
+            size: 200,
+        }
+        .start_held(a, b)?;
         Ok(Self {
             udp,
             streams,
@@ -78,16 +77,13 @@ impl Vigil {
     /// Ends it. A stream that broke, or brought something else than was sent, is an error.
     pub fn end(self) -> Result<Toll> {
         let Self {
-            mut udp,
+            udp,
             mut streams,
             _sinks,
             dropped,
         } = self;
-        udp.iter_mut()
-            .chain(&mut streams)
-            .for_each(Running::release);
-        let [a, b] = udp;
-        let (a, b): (Udp, Udp) = (a.report()?, b.report()?);
+        streams.iter_mut().for_each(Running::release);
+        let (a, b) = udp.reports()?;
         let mut toll = Toll {
             sent: a.sent + b.sent,
             lost: missing(&a, &b) + missing(&b, &a),
