@@ -1,4 +1,4 @@
-//! A clock that goes on while the machine sleeps, and that nobody sets.
+//! A clock that goes on while the machine sleeps, and that nobody sets; and that of our own work.
 
 use std::time::Duration;
 
@@ -21,6 +21,11 @@ impl Clock for BootClock {
         // Every kernel since 2.6.39 has it.
         Moment(clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from))
     }
+}
+
+/// Processor time that this process has had, with what the kernel did for it.
+pub fn worked() -> Duration {
+    clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }
 
 #[cfg(test)]

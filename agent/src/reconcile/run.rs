@@ -22,11 +22,12 @@ use super::{
     pass::Memory,
     pulse::{self, Pulse, Task},
     renewal::OwnLease,
-    schedule::Schedule,
+    schedule::{Cost, Schedule},
     seen::Sight,
     underlay::UplinkWatch,
 };
 use crate::{
+    clock,
     datapath::{Attachment, Datapath},
     model::{
         lease::{Lease, Revision},
@@ -257,7 +258,7 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
                     }
                 }
                 Wake::Timer => {
-                    let began = Instant::now();
+                    let (began, worked) = (Instant::now(), clock::worked());
                     let mut now = self.pass(sight).await;
                     now.store_down.clone_from(&store_down);
                     claim = now
@@ -267,8 +268,10 @@ impl<N: Netlink, D: Datapath> Reconciler<N, D> {
                     // What was in place still is, where nothing failed.
                     now.applied = claim.and(report.borrow().applied);
                     // While programs are attached we sleep.
-                    let busy = began.elapsed().saturating_sub(self.memory.attaching);
-                    schedule.looked(sight, busy, now.peers, now.failures.is_empty());
+                    let took = began.elapsed().saturating_sub(self.memory.attaching);
+                    let busy = clock::worked().saturating_sub(worked).min(took);
+                    let cost = Cost { took, busy };
+                    schedule.looked(sight, cost, now.peers, now.failures.is_empty());
                     if self.memory.attached > 0 {
                         schedule.due(Sight::Near);
                     }

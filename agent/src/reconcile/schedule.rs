@@ -15,8 +15,18 @@ const RESYNC_EACH: Duration = Duration::from_millis(20);
 pub(super) const RETRY: Duration = Duration::from_secs(1);
 /// Events that come this close together are answered by one look.
 const QUIET: Duration = Duration::from_millis(5);
-/// Full looks may take at most one part in this many of the time.
+/// Full looks may take at most one part in this many of a processor's time.
 const SHARE: u32 = 5;
+
+/// What a look cost. On a busy machine it waits for others most of the time, and changes there are
+/// as urgent as anywhere.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cost {
+    /// From its beginning to its end.
+    pub took: Duration,
+    /// Of a processor's time.
+    pub busy: Duration,
+}
 
 /// What is due, and when.
 #[derive(Debug)]
@@ -94,15 +104,20 @@ impl Schedule {
     }
 
     /// A look ended. What failed is looked at again soon.
-    pub fn looked(&mut self, sight: Sight, busy: Duration, peers: usize, well: bool) {
+    pub fn looked(&mut self, sight: Sight, cost: Cost, peers: usize, well: bool) {
         let now = Instant::now();
         self.tick = now + RESYNC;
         self.near = None;
         // A change of a lease waits less: an agent that does nothing else may take half the time.
-        self.near_from = now + if sight == Sight::Near { busy } else { QUIET };
+        self.near_from = now
+            + if sight == Sight::Near {
+                cost.took
+            } else {
+                QUIET
+            };
         if sight == Sight::Full {
             self.full = None;
-            self.full_from = now + busy * SHARE;
+            self.full_from = now + cost.took.max(cost.busy * SHARE);
             let peers = u32::try_from(peers).unwrap_or(u32::MAX);
             self.resync = now + RESYNC.max(RESYNC_EACH.saturating_mul(peers));
         }
@@ -133,11 +148,17 @@ mod tests {
         (wait.as_millis(), sight)
     }
 
+    /// So many milliseconds on an idle machine.
+    fn idle(millis: u64) -> Cost {
+        let took = Duration::from_millis(millis);
+        Cost { took, busy: took }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn an_idle_agent_looks_rarely_where_there_are_many_peers() {
         let mut schedule = Schedule::new();
         assert_eq!(in_millis(&schedule), (0, Sight::Full));
-        let took = Duration::from_millis(2);
+        let took = idle(2);
         schedule.looked(Sight::Full, took, 100, true);
         assert_eq!(in_millis(&schedule), (5_000, Sight::Full));
         schedule.looked(Sight::Full, took, 10_000, true);
@@ -152,13 +173,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_change_of_a_peer_does_not_wait_for_the_next_full_look() {
         let mut schedule = Schedule::new();
-        schedule.looked(Sight::Full, Duration::from_millis(200), 10_000, true);
+        schedule.looked(Sight::Full, idle(200), 10_000, true);
         schedule.due(Sight::Full);
         assert_eq!(in_millis(&schedule), (1_000, Sight::Full));
         schedule.due(Sight::Near);
         assert_eq!(in_millis(&schedule), (5, Sight::Near));
         advance(Duration::from_millis(200)).await;
-        schedule.looked(Sight::Near, Duration::from_millis(50), 10_000, true);
+        schedule.looked(Sight::Near, idle(50), 10_000, true);
         // The near look did not answer for the full one.
         assert_eq!(in_millis(&schedule), (800, Sight::Full));
         schedule.due(Sight::Near);
@@ -166,9 +187,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn waiting_for_a_processor_is_no_work() {
+        let mut schedule = Schedule::new();
+        let busy = Duration::from_millis(20);
+        let took = Duration::from_millis(150);
+        schedule.looked(Sight::Full, Cost { took, busy }, 10, true);
+        schedule.due(Sight::Full);
+        assert_eq!(in_millis(&schedule), (150, Sight::Full));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_look_at_a_given_time_puts_no_other_off() {
         let mut schedule = Schedule::new();
-        schedule.looked(Sight::Full, Duration::from_millis(2), 10_000, true);
+        schedule.looked(Sight::Full, idle(2), 10_000, true);
         schedule.no_later(Instant::now() + Duration::from_millis(500));
         assert_eq!(in_millis(&schedule), (500, Sight::Full));
         schedule.due(Sight::Full);
@@ -180,13 +211,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_failed_is_tried_again_later_and_later() {
         let mut schedule = Schedule::new();
-        schedule.looked(Sight::Full, Duration::ZERO, 10_000, true);
+        schedule.looked(Sight::Full, Cost::default(), 10_000, true);
         for wait in [1_000, 2_000, 4_000, 5_000, 5_000] {
-            schedule.looked(Sight::Near, Duration::ZERO, 10_000, false);
+            schedule.looked(Sight::Near, Cost::default(), 10_000, false);
             assert_eq!(in_millis(&schedule), (wait, Sight::Full));
         }
-        schedule.looked(Sight::Full, Duration::ZERO, 0, true);
-        schedule.looked(Sight::Full, Duration::ZERO, 0, false);
+        schedule.looked(Sight::Full, Cost::default(), 0, true);
+        schedule.looked(Sight::Full, Cost::default(), 0, false);
         assert_eq!(in_millis(&schedule), (1_000, Sight::Full));
     }
 }
