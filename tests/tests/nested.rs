@@ -42,6 +42,9 @@ struct Found {
     /// In each round, in Mbit/s.
     there: Vec<u64>,
     back: Vec<u64>,
+    /// In packets of full size.
+    carried: u64,
+    /// Packets that had to be repaired.
     again: u64,
     /// Mean of what came in at the far end.
     size: u64,
@@ -72,6 +75,7 @@ fn compare(what: &str, device: &str, pairs: &[[NetnsAt<'_>; 2]; 2]) -> Result<[F
             let back = turn(far, near).with_context(|| format!("{what}: back"))?;
             found.there.push(there.mbit());
             found.back.push(back.mbit());
+            found.carried += (there.received + back.received) / PACKET;
             found.again += there.repaired() + back.repaired();
         }
         if ROUNDS.contains(&round) && is_enough(&found) {
@@ -86,10 +90,12 @@ fn compare(what: &str, device: &str, pairs: &[[NetnsAt<'_>; 2]; 2]) -> Result<[F
     let back = ratio(&ours.back, &theirs.back);
     println!("{what}: {there:.2} there, {back:.2} back\n  ours {ours:?}\n  flannel's {theirs:?}");
     ensure!(is_enough(&found), "{what}: {there:.2} {back:.2}");
+    // A queue that overflows now and then costs a burst.
     ensure!(
-        ours.again <= 3 * theirs.again + 300,
-        "{what}: {} sent again, on flannel {}",
+        ours.again <= 3 * theirs.again + ours.carried / 100,
+        "{what}: {} of {} sent again, on flannel {}",
         ours.again,
+        ours.carried,
         theirs.again
     );
     Ok(found)

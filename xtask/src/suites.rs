@@ -27,6 +27,7 @@ const ALONE: &[&str] = &[
     "faults",
     "injection",
     "lab",
+    "nested",
     "programs",
 ];
 
