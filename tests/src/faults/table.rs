@@ -117,12 +117,19 @@ pub const ROWS: &[Row] = &[
             a_killed_leader,
         )
     },
-    row(
-        10,
-        "etcd member frozen",
-        "after 3 s changes are heard within 1.5 s",
-        a_frozen_member,
-    ),
+    Row {
+        // Who is left alone is asked again after up to 15 s, and named until it answers.
+        most: Most {
+            settle: Duration::from_secs(20),
+            ..NOTHING
+        },
+        ..row(
+            10,
+            "etcd member frozen",
+            "after 3 s changes are heard within 1.5 s; the member is left alone and named",
+            a_frozen_member,
+        )
+    },
     row(
         11,
         "black hole between an agent and its member",
