@@ -297,12 +297,20 @@ pub const ROWS: &[Row] = &[
             strangers_delete,
         )
     },
-    row(
-        31,
-        "programs of others, a stale copy of ours",
-        "theirs untouched, the copy gone after a start",
-        foreign_programs,
-    ),
+    Row {
+        // The kernel takes a device's queues away for a moment while a stranger's clsact is put on or
+        // off, and drops what is sent then.
+        most: Most {
+            lost: 20,
+            ..NOTHING
+        },
+        ..row(
+            31,
+            "programs of others, a stale copy of ours",
+            "theirs untouched, the copy gone after a start",
+            foreign_programs,
+        )
+    },
     row(
         32,
         "20,000 changes by netlink, more than a socket holds",
