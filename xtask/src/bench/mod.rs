@@ -10,6 +10,7 @@ mod scale;
 mod stages;
 mod table;
 mod worker;
+mod yardstick;
 
 use std::{
     path::{Path, PathBuf},

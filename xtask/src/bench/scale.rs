@@ -4,6 +4,7 @@
 use std::{
     fs,
     net::Ipv4Addr,
+    ops::Range,
     process::ExitCode,
     thread,
     time::{Duration, Instant},
@@ -19,6 +20,8 @@ use weft_tests::{
     lab::Lab,
     wait,
 };
+
+use super::yardstick::{self, Changes, Yardstick};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
@@ -45,9 +48,9 @@ const TICKS_PER_SECOND: f64 = 100.0;
 pub(super) fn run(options: &Options) -> Result<ExitCode> {
     let mut good = true;
     println!(
-        "| leases | ready s | changed | applied s | resident MiB | maps MiB | idle % of a core | ip -batch s |"
+        "| leases | ready s | changed | applied s | resident MiB | maps MiB | idle % of a core | ip -batch s | its changes s |"
     );
-    println!("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
+    println!("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
     let mut verdicts = Vec::new();
     for leases in &options.leases {
         let figures = measure(*leases, options.idle)?;
@@ -77,13 +80,13 @@ struct Figures {
     maps: f64,
     /// The agent itself, and the programs that it runs to read the host's rules.
     idle: (f64, f64),
-    yardstick: Duration,
+    yardstick: Yardstick,
 }
 
 impl Figures {
     fn row(&self) -> String {
         format!(
-            "| {} | {:.2} | {} | {:.3} | {:.1} | {:.1} | {:.2} (and {:.2} its helpers) | {:.2} |",
+            "| {} | {:.2} | {} | {:.3} | {:.1} | {:.1} | {:.2} (and {:.2} its helpers) | {:.2} | {:.3} |",
             self.leases,
             self.ready.as_secs_f64(),
             self.changed,
@@ -92,7 +95,8 @@ impl Figures {
             self.maps,
             self.idle.0,
             self.idle.1,
-            self.yardstick.as_secs_f64()
+            self.yardstick.all.as_secs_f64(),
+            self.yardstick.changes.as_secs_f64()
         )
     }
 
@@ -123,7 +127,9 @@ fn measure(leases: u32, idle: u64) -> Result<Figures> {
     );
     let lab = Lab::new("scale", 2)?;
     let peers: Vec<Peer> = (0..leases).map(|n| peer(n, 0)).collect::<Result<_>>()?;
-    let yardstick = by_batch(&*lab.host(1)?, &peers)?;
+    let changed = leases.min(CHANGED);
+    let changes = changes(&peers, changed)?;
+    let yardstick = yardstick::measure(&*lab.host(1)?, &peers, &changes)?;
     lab.etcd.put_config(CONFIG)?;
     lab.etcd.put_all(&records(&peers))?;
 
@@ -137,8 +143,7 @@ fn measure(leases: u32, idle: u64) -> Result<Figures> {
     let ready = began.elapsed();
     ensure_programmed(&host, &peers).context("after the start")?;
 
-    let changed = leases.min(CHANGED);
-    let applied = change(&lab, &host, peers, changed)?;
+    let applied = change(&lab, &host, peers, &changes)?;
     let pid = agent.daemon()?.pid();
     let idle = idling(pid, Duration::from_secs(idle))?;
     Ok(Figures {
@@ -170,58 +175,29 @@ fn records(peers: &[Peer]) -> Vec<(String, String)> {
     peers.iter().map(record).collect()
 }
 
-/// The same entries, as `ip` and `bridge` make them.
-fn by_batch(host: &Host, peers: &[Peer]) -> Result<Duration> {
-    host.ip(&format!(
-        "link add {DEVICE} type vxlan id 1 local {} dev eth0 dstport 8472 nolearning",
-        host.address
-    ))?;
-    host.ip(&format!("link set {DEVICE} up"))?;
-    let (mut ip, mut bridge) = (String::new(), String::new());
-    for Peer {
-        subnet,
-        public,
-        mac,
-    } in peers
-    {
-        let via = subnet.network();
-        ip += &format!("neigh replace {via} lladdr {mac} dev {DEVICE} nud permanent\n");
-        bridge += &format!("fdb replace {mac} dev {DEVICE} dst {public} self permanent\n");
-        ip += &format!("route replace {subnet} via {via} dev {DEVICE} onlink\n");
-    }
-    let (first, second) = (host.folder().join("ip"), host.folder().join("bridge"));
-    fs::write(&first, ip).context("write a batch")?;
-    fs::write(&second, bridge).context("write a batch")?;
-    let began = Instant::now();
-    host.run(&format!("bridge -batch {}", second.display()))?;
-    host.ip(&format!("-batch {}", first.display()))?;
-    let took = began.elapsed();
-    host.ip(&format!("link delete {DEVICE}"))?;
-    Ok(took)
+/// Of so many nodes two of four come back with another address and another MAC, one goes, and one is
+/// new.
+fn changes(peers: &[Peer], changed: u32) -> Result<Changes> {
+    let quarter = changed / 4;
+    let moved = changed - 2 * quarter;
+    let still = peers.len() - usize::try_from(quarter)?;
+    let (before, gone) = peers.split_at_checked(still).context("peers")?;
+    let before = before.get(..usize::try_from(moved)?).context("peers")?;
+    let of = |numbers: Range<u32>, age| numbers.map(|n| peer(n, age)).collect::<Result<_>>();
+    Ok(Changes {
+        before: before.to_vec(),
+        after: of(0..moved, 1)?,
+        gone: gone.to_vec(),
+        new: of(NEW..NEW + quarter, 0)?,
+    })
 }
 
-/// Of so many nodes two of four come back with another address and another MAC, one goes, and one is
-/// new. From when the first is sent until the agent says that all of it is in place, which is then compared
-/// with the kernel's tables.
-fn change(lab: &Lab, host: &Host, mut peers: Vec<Peer>, changed: u32) -> Result<Duration> {
-    let quarter = changed / 4;
-    let count = u32::try_from(peers.len())?;
-    let gone = peers.split_off(usize::try_from(count - quarter)?);
-    for (n, known) in (0..changed - 2 * quarter).zip(&mut peers) {
-        *known = peer(n, 1)?;
-    }
-    let mut puts = records(
-        peers
-            .get(..usize::try_from(changed - 2 * quarter)?)
-            .context("peers")?,
-    );
-    for n in NEW..NEW + quarter {
-        let new = peer(n, 0)?;
-        puts.extend(records(std::slice::from_ref(&new)));
-        peers.push(new);
-    }
-    let keys: Vec<String> = gone.iter().map(|peer| lease_key(peer.subnet)).collect();
-    let (revision, began) = lab.etcd.change_at_once(&puts, &keys)?;
+/// From when the first change is sent until the agent says that all of it is in place, which is then
+/// compared with the kernel's tables.
+fn change(lab: &Lab, host: &Host, mut peers: Vec<Peer>, changes: &Changes) -> Result<Duration> {
+    let puts = [records(&changes.after), records(&changes.new)].concat();
+    let keys = changes.gone.iter().map(|peer| lease_key(peer.subnet));
+    let (revision, began) = lab.etcd.change_at_once(&puts, &keys.collect::<Vec<_>>())?;
     let written = began.elapsed();
     wait::until_true("the changes are applied", LIMIT, || {
         let status = host.status()?;
@@ -232,6 +208,9 @@ fn change(lab: &Lab, host: &Host, mut peers: Vec<Peer>, changed: u32) -> Result<
     eprintln!(
         "scale: of the {took:.3?} until all was applied, {written:.3?} went by until etcd had it all"
     );
+    peers.truncate(peers.len() - changes.gone.len());
+    peers.splice(..changes.after.len(), changes.after.iter().cloned());
+    peers.extend(changes.new.iter().cloned());
     ensure_programmed(host, &peers).context("after the changes")?;
     Ok(took)
 }
