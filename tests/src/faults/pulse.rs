@@ -9,7 +9,8 @@ use crate::world::{Driver, Node};
 /// Of one processor, in percent.
 const BUSY: u64 = 10;
 const GROWTH_KIB: u64 = 5 * 1024;
-const DESCRIPTORS: usize = 4;
+/// Members that are asked again have a connection of their own meanwhile.
+const DESCRIPTORS: usize = 12;
 /// In a minute, or in less.
 const LINES: u64 = 60;
 

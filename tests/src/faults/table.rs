@@ -28,6 +28,11 @@ const NOTHING: Most = Most {
     gap_ms: 100,
     settle: Duration::from_secs(5),
 };
+/// A member that is left alone is asked again after up to 15 s, and named until it answers.
+const ASKED_AGAIN: Most = Most {
+    settle: Duration::from_secs(20),
+    ..NOTHING
+};
 const fn row(
     number: u8,
     name: &'static str,
@@ -118,11 +123,7 @@ pub const ROWS: &[Row] = &[
         )
     },
     Row {
-        // Who is left alone is asked again after up to 15 s, and named until it answers.
-        most: Most {
-            settle: Duration::from_secs(20),
-            ..NOTHING
-        },
+        most: ASKED_AGAIN,
         ..row(
             10,
             "etcd member frozen",
@@ -130,12 +131,15 @@ pub const ROWS: &[Row] = &[
             a_frozen_member,
         )
     },
-    row(
-        11,
-        "black hole between an agent and its member",
-        "another member is used within 4 s",
-        a_black_hole,
-    ),
+    Row {
+        most: ASKED_AGAIN,
+        ..row(
+            11,
+            "black hole between an agent and its member",
+            "another member is used within 4 s",
+            a_black_hole,
+        )
+    },
     row(
         12,
         "answers of a member lost",
