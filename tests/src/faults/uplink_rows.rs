@@ -125,6 +125,8 @@ pub fn a_new_bridge(stage: &mut Stage) -> Result<Injected> {
     for container in &node.containers {
         node.host
             .ip(&format!("link set {} master cni0", container.port))?;
+        // It has another MAC. Who was told the old one goes on with that for seconds, on flannel, too.
+        container.ip("neigh flush dev eth0")?;
     }
     let took = until_settled(stage, "a new bridge")?;
     let (from, to) = (
