@@ -29,6 +29,23 @@ pub struct Peer {
     pub mac: String,
 }
 
+impl Peer {
+    /// Words for `ip`, for `bridge` and for `ip` again: neighbour, forwarding entry and route.
+    pub fn entries(&self) -> [String; 3] {
+        let Self {
+            subnet,
+            public,
+            mac,
+        } = self;
+        let via = subnet.network();
+        [
+            format!("neigh replace {via} lladdr {mac} dev {DEVICE} nud permanent"),
+            format!("fdb replace {mac} dev {DEVICE} dst {public} self permanent"),
+            format!("route replace {subnet} via {via} dev {DEVICE} onlink"),
+        ]
+    }
+}
+
 impl KernelHost {
     /// Makes the overlay device of `host` for the subnet whose first address is `env.subnet`.
     pub fn new(host: Arc<Host>, env: SubnetEnv) -> Result<Self> {
@@ -49,21 +66,10 @@ impl KernelHost {
 
     /// The three entries of a peer, in flannel's order.
     pub fn add_peer(&self, peer: &Peer) -> Result<()> {
-        let Peer {
-            subnet,
-            public,
-            mac,
-        } = peer;
-        let via = subnet.network();
-        self.host.ip(&format!(
-            "neigh replace {via} lladdr {mac} dev {DEVICE} nud permanent"
-        ))?;
-        self.host.run(&format!(
-            "bridge fdb replace {mac} dev {DEVICE} dst {public} self permanent"
-        ))?;
-        self.host.ip(&format!(
-            "route replace {subnet} via {via} dev {DEVICE} onlink"
-        ))?;
+        let [neighbour, entry, route] = peer.entries();
+        self.host.ip(&neighbour)?;
+        self.host.run(&format!("bridge {entry}"))?;
+        self.host.ip(&route)?;
         Ok(())
     }
 

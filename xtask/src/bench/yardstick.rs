@@ -38,15 +38,9 @@ struct Batch {
 
 impl Batch {
     fn put(&mut self, peer: &Peer) {
-        let Peer {
-            subnet,
-            public,
-            mac,
-        } = peer;
-        let via = subnet.network();
-        self.ip += &format!("neigh replace {via} lladdr {mac} dev {DEVICE} nud permanent\n");
-        self.bridge += &format!("fdb replace {mac} dev {DEVICE} dst {public} self permanent\n");
-        self.ip += &format!("route replace {subnet} via {via} dev {DEVICE} onlink\n");
+        let [neighbour, entry, route] = peer.entries();
+        self.ip += &format!("{neighbour}\n{route}\n");
+        self.bridge += &format!("{entry}\n");
     }
 
     /// The forwarding entry of a MAC that is a peer's no more.
